@@ -1,0 +1,14 @@
+//! Words and rules that the agent and the relay share.
+//!
+//! Invariants: no IO, no clock, no randomness, no environment, no async runtime and no database
+//! in this crate. Whatever needs the time or random bytes takes them as arguments.
+
+pub mod code;
+pub mod id;
+pub mod machine;
+pub mod pairing;
+pub mod secret;
+pub mod session;
+pub mod time;
+pub mod token;
+pub mod wire;
