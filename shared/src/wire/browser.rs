@@ -72,6 +72,11 @@ pub enum BrowserMessage {
         /// The size it has.
         size: TermSize,
     },
+    /// Are you there? A page cannot see WebSocket pings; this is how it finds a half-open socket, at most every 15 s.
+    Ping {
+        /// Returned in [`ServerMessage::Pong`].
+        nonce: u32,
+    },
 }
 
 /// Messages to the browser.
@@ -129,6 +134,11 @@ pub enum ServerMessage {
         channel: u16,
         /// Why; absent after a wish to detach.
         error: Option<WireError>,
+    },
+    /// Answer to [`BrowserMessage::Ping`], sent at once.
+    Pong {
+        /// From the question.
+        nonce: u32,
     },
     /// The machine behind an attachment went away or came back. While away, input is refused.
     Link {
