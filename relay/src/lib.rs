@@ -1,1 +1,12 @@
-//! Under construction.
+//! The relay: pairs machines, forwards terminal streams to browsers, keeps shared state, serves the web app.
+//!
+//! `main.rs` is thin; everything is here so that tests can run a relay inside their own process.
+
+pub mod app;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod http;
+pub mod hub;
+pub mod ws;

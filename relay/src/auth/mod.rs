@@ -1,0 +1,3 @@
+//! Who is asking: browser logins, tickets, tokens.
+
+pub mod ticket;
