@@ -1,1 +1,5 @@
-//! Under construction.
+//! The ClaudeNest agent: supervises Claude Code sessions on one machine.
+
+pub mod channel;
+pub mod holder;
+pub mod session;

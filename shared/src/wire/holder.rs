@@ -1,1 +1,632 @@
-//! The protocol between daemon and holder.
+//! The protocol between daemon and holder, version 1. **Frozen.**
+//!
+//! A holder lives as long as its session and is never updated, so every later daemon must speak to it.
+//! Messages are `u32` length (little endian, of what follows), `u8` kind, body; numbers are little endian.
+//! What may change: new kinds (a reader skips kinds it does not know) and new bytes at the end of a body
+//! (a reader ignores them). What may not: everything in the golden tests below.
+//!
+//! The daemon says hello first, naming the next offset it wants. The holder answers hello and then sends
+//! output from there, or from the oldest byte it still has. Input is applied at most once per writer and
+//! sequence number, in order; acknowledgements are cumulative.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::session::{Exit, TermSize};
+use crate::time::UnixMs;
+
+/// Version of this protocol.
+pub const HOLDER_PROTOCOL: u16 = 1;
+/// Largest message after its length word: 64 KiB of bytes or 4,096 writers, with room to spare.
+pub const MAX_HOLDER_MESSAGE_BYTES: usize = 128 * 1024;
+/// Largest run of output or input bytes in one message.
+pub const MAX_HOLDER_CHUNK_BYTES: usize = 64 * 1024;
+/// Input flag: the sequence number may leave a gap after the writer's last one (first input after a writer was opened).
+pub const INPUT_MAY_SKIP: u8 = 1;
+
+/// Messages from the daemon to the holder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToHolder {
+    /// First message on a connection.
+    Hello {
+        /// [`HOLDER_PROTOCOL`] of the daemon.
+        proto: u16,
+        /// Next output offset wanted.
+        from: u64,
+    },
+    /// Bytes for the child.
+    Input {
+        /// Who writes.
+        writer: u64,
+        /// Sequence number of this writer, from 1.
+        seq: u64,
+        /// See [`INPUT_MAY_SKIP`].
+        flags: u8,
+        /// At most [`MAX_HOLDER_CHUNK_BYTES`].
+        bytes: Bytes,
+    },
+    /// Set the size of the PTY. Answered by [`FromHolder::Resized`] in the stream.
+    Resize {
+        /// The size.
+        size: TermSize,
+    },
+    /// Send a signal to the child's process group and to the terminal's foreground group.
+    Signal {
+        /// Signal number of this system.
+        signo: u8,
+    },
+    /// Pipe mode: no more input will come, close the child's standard input once what is queued is written.
+    CloseInput,
+    /// The daemon has stored the exit: the holder may go.
+    ExitAck,
+}
+
+/// How the child's standard streams are connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IoKind {
+    /// A pseudo-terminal.
+    Pty,
+    /// A socket pair: standard input, output and error without a terminal.
+    Pipe,
+}
+
+/// The exit of the child as the holder keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HolderExit {
+    /// End of the output.
+    pub offset: u64,
+    /// How the child ended.
+    pub exit: Exit,
+    /// When it was reaped.
+    pub at: UnixMs,
+}
+
+/// State of the recording on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum RecordingState {
+    /// Not wanted.
+    Off = 0,
+    /// Being written.
+    On = 1,
+    /// Stopped by an error, for example a full disk. The session goes on.
+    Failed = 2,
+}
+
+/// What the holder says first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HolderHello {
+    /// [`HOLDER_PROTOCOL`] of the holder.
+    pub proto: u16,
+    /// Process id of the holder.
+    pub holder_pid: u32,
+    /// Process id (and process group) of the child.
+    pub child_pid: u32,
+    /// Epoch that the holder was started with.
+    pub epoch: u32,
+    /// Connection of the child's streams.
+    pub io: IoKind,
+    /// State of the recording.
+    pub recording: RecordingState,
+    /// Oldest offset in the holder's memory.
+    pub tail: u64,
+    /// Offset of the next byte that the child will write.
+    pub head: u64,
+    /// Offset at which the output on this connection starts: the one asked for, or the oldest.
+    pub start: u64,
+    /// Size of the terminal at `start`.
+    pub start_size: TermSize,
+    /// Size of the terminal now.
+    pub size: TermSize,
+    /// The exit, if the child has ended.
+    pub exit: Option<HolderExit>,
+    /// Last applied sequence number per writer, the most recent writers first; at most 256.
+    pub writers: Vec<(u64, u64)>,
+}
+
+/// Why input was not taken. Its number is not used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum InputRefusal {
+    /// The queue is full.
+    Full = 1,
+    /// The number is not the next one of its writer.
+    Gap = 2,
+    /// The child has ended or its input is closed.
+    Ended = 3,
+    /// A reason that this version does not know.
+    Other = 255,
+}
+
+/// Messages from the holder to the daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FromHolder {
+    /// First message on a connection.
+    Hello(Box<HolderHello>),
+    /// Output bytes. An offset beyond the end of the last message means that bytes in between were evicted; the recording may have them.
+    Output {
+        /// Offset of the first byte.
+        offset: u64,
+        /// At most [`MAX_HOLDER_CHUNK_BYTES`].
+        bytes: Bytes,
+    },
+    /// Everything up to `seq` of this writer was written to the child.
+    InputAck {
+        /// The writer.
+        writer: u64,
+        /// The highest number written.
+        seq: u64,
+    },
+    /// Input was not taken.
+    InputRefused {
+        /// The writer.
+        writer: u64,
+        /// The number refused.
+        seq: u64,
+        /// Why.
+        reason: InputRefusal,
+    },
+    /// The terminal has this size from `offset` on.
+    Resized {
+        /// The offset.
+        offset: u64,
+        /// The size.
+        size: TermSize,
+    },
+    /// The child has ended; nothing follows.
+    Exit(HolderExit),
+}
+
+/// Why bytes are not a message of this protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HolderWireError {
+    /// The length word is zero or above the limit.
+    #[error("a holder message of {0} bytes is outside the allowed range")]
+    Length(u32),
+    /// The body is shorter than its kind needs, or holds a value that it may not.
+    #[error("malformed holder message of kind {0}")]
+    Body(u8),
+}
+
+impl ToHolder {
+    /// Appends the encoded message.
+    pub fn encode(&self, out: &mut BytesMut) {
+        message(out, |out| match self {
+            Self::Hello { proto, from } => {
+                out.put_u8(1);
+                out.put_u16_le(*proto);
+                out.put_u64_le(*from);
+            }
+            Self::Input { writer, seq, flags, bytes } => {
+                out.put_u8(2);
+                out.put_u64_le(*writer);
+                out.put_u64_le(*seq);
+                out.put_u8(*flags);
+                out.put_slice(bytes);
+            }
+            Self::Resize { size } => {
+                out.put_u8(3);
+                put_size(out, *size);
+            }
+            Self::Signal { signo } => {
+                out.put_u8(4);
+                out.put_u8(*signo);
+            }
+            Self::CloseInput => out.put_u8(5),
+            Self::ExitAck => out.put_u8(6),
+        });
+    }
+
+    /// Takes the next message from the front of `buffer`: `Ok(None)` if it is not complete.
+    ///
+    /// Messages of unknown kinds are skipped.
+    ///
+    /// # Errors
+    /// [`HolderWireError`]; the connection cannot be used any more.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, HolderWireError> {
+        while let Some((kind, mut body)) = next_message(buffer)? {
+            let bad = HolderWireError::Body(kind);
+            return Ok(Some(match kind {
+                1 => {
+                    need(&body, 10, bad)?;
+                    Self::Hello { proto: body.get_u16_le(), from: body.get_u64_le() }
+                }
+                2 => {
+                    need(&body, 17, bad)?;
+                    let (writer, seq, flags) = (body.get_u64_le(), body.get_u64_le(), body.get_u8());
+                    if body.len() > MAX_HOLDER_CHUNK_BYTES {
+                        return Err(bad);
+                    }
+                    Self::Input { writer, seq, flags, bytes: body }
+                }
+                3 => Self::Resize { size: get_size(&mut body, bad)? },
+                4 => {
+                    need(&body, 1, bad)?;
+                    Self::Signal { signo: body.get_u8() }
+                }
+                5 => Self::CloseInput,
+                6 => Self::ExitAck,
+                _ => continue,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+impl FromHolder {
+    /// Appends the encoded message.
+    pub fn encode(&self, out: &mut BytesMut) {
+        message(out, |out| match self {
+            Self::Hello(hello) => {
+                out.put_u8(1);
+                hello.put(out);
+            }
+            Self::Output { offset, bytes } => {
+                out.put_u8(2);
+                out.put_u64_le(*offset);
+                out.put_slice(bytes);
+            }
+            Self::InputAck { writer, seq } => {
+                out.put_u8(3);
+                out.put_u64_le(*writer);
+                out.put_u64_le(*seq);
+            }
+            Self::InputRefused { writer, seq, reason } => {
+                out.put_u8(4);
+                out.put_u64_le(*writer);
+                out.put_u64_le(*seq);
+                out.put_u8(*reason as u8);
+            }
+            Self::Resized { offset, size } => {
+                out.put_u8(5);
+                out.put_u64_le(*offset);
+                put_size(out, *size);
+            }
+            Self::Exit(exit) => {
+                out.put_u8(6);
+                put_exit(out, exit);
+            }
+        });
+    }
+
+    /// Takes the next message from the front of `buffer`: `Ok(None)` if it is not complete.
+    ///
+    /// Messages of unknown kinds are skipped.
+    ///
+    /// # Errors
+    /// [`HolderWireError`]; the connection cannot be used any more.
+    pub fn decode(buffer: &mut BytesMut) -> Result<Option<Self>, HolderWireError> {
+        while let Some((kind, mut body)) = next_message(buffer)? {
+            let bad = HolderWireError::Body(kind);
+            return Ok(Some(match kind {
+                1 => Self::Hello(Box::new(HolderHello::get(&mut body, bad)?)),
+                2 => {
+                    need(&body, 8, bad)?;
+                    let offset = body.get_u64_le();
+                    if body.len() > MAX_HOLDER_CHUNK_BYTES {
+                        return Err(bad);
+                    }
+                    Self::Output { offset, bytes: body }
+                }
+                3 => {
+                    need(&body, 16, bad)?;
+                    Self::InputAck { writer: body.get_u64_le(), seq: body.get_u64_le() }
+                }
+                4 => {
+                    need(&body, 17, bad)?;
+                    let (writer, seq) = (body.get_u64_le(), body.get_u64_le());
+                    let reason = match body.get_u8() {
+                        1 => InputRefusal::Full,
+                        2 => InputRefusal::Gap,
+                        3 => InputRefusal::Ended,
+                        _ => InputRefusal::Other,
+                    };
+                    Self::InputRefused { writer, seq, reason }
+                }
+                5 => {
+                    need(&body, 12, bad)?;
+                    Self::Resized { offset: body.get_u64_le(), size: get_size(&mut body, bad)? }
+                }
+                6 => Self::Exit(get_exit(&mut body, bad)?),
+                _ => continue,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+impl HolderHello {
+    fn put(&self, out: &mut BytesMut) {
+        out.put_u16_le(self.proto);
+        out.put_u32_le(self.holder_pid);
+        out.put_u32_le(self.child_pid);
+        out.put_u32_le(self.epoch);
+        out.put_u8(match self.io {
+            IoKind::Pty => 0,
+            IoKind::Pipe => 1,
+        });
+        out.put_u8(self.recording as u8);
+        out.put_u64_le(self.tail);
+        out.put_u64_le(self.head);
+        out.put_u64_le(self.start);
+        put_size(out, self.start_size);
+        put_size(out, self.size);
+        match &self.exit {
+            None => out.put_u8(0),
+            Some(exit) => {
+                out.put_u8(1);
+                put_exit(out, exit);
+            }
+        }
+        out.put_u16_le(u16::try_from(self.writers.len()).unwrap_or(u16::MAX));
+        for (writer, seq) in self.writers.iter().take(usize::from(u16::MAX)) {
+            out.put_u64_le(*writer);
+            out.put_u64_le(*seq);
+        }
+    }
+
+    fn get(body: &mut Bytes, bad: HolderWireError) -> Result<Self, HolderWireError> {
+        need(body, 49, bad)?;
+        let (proto, holder_pid, child_pid, epoch) =
+            (body.get_u16_le(), body.get_u32_le(), body.get_u32_le(), body.get_u32_le());
+        let io = match body.get_u8() {
+            0 => IoKind::Pty,
+            1 => IoKind::Pipe,
+            _ => return Err(bad),
+        };
+        let recording = match body.get_u8() {
+            0 => RecordingState::Off,
+            1 => RecordingState::On,
+            _ => RecordingState::Failed,
+        };
+        let (tail, head, start) = (body.get_u64_le(), body.get_u64_le(), body.get_u64_le());
+        let (start_size, size) = (get_size(body, bad)?, get_size(body, bad)?);
+        need(body, 1, bad)?;
+        let exit = match body.get_u8() {
+            0 => None,
+            1 => Some(get_exit(body, bad)?),
+            _ => return Err(bad),
+        };
+        need(body, 2, bad)?;
+        let count = usize::from(body.get_u16_le());
+        need(body, count * 16, bad)?;
+        let writers = (0..count).map(|_| (body.get_u64_le(), body.get_u64_le())).collect();
+        Ok(Self {
+            proto,
+            holder_pid,
+            child_pid,
+            epoch,
+            io,
+            recording,
+            tail,
+            head,
+            start,
+            start_size,
+            size,
+            exit,
+            writers,
+        })
+    }
+}
+
+/// Writes the length word around what `body` writes.
+fn message(out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u32_le(0);
+    body(out);
+    let length = u32::try_from(out.len() - start - 4).expect("messages are bounded far below 4 GiB");
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Splits the next whole message off: its kind and body.
+fn next_message(buffer: &mut BytesMut) -> Result<Option<(u8, Bytes)>, HolderWireError> {
+    let Some(word) = buffer.get(..4) else { return Ok(None) };
+    let length = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+    let size = usize::try_from(length).unwrap_or(usize::MAX);
+    if size == 0 || size > MAX_HOLDER_MESSAGE_BYTES {
+        return Err(HolderWireError::Length(length));
+    }
+    if buffer.len() < 4 + size {
+        return Ok(None);
+    }
+    buffer.advance(4);
+    let mut body = buffer.split_to(size).freeze();
+    let kind = body.get_u8();
+    Ok(Some((kind, body)))
+}
+
+fn need(body: &Bytes, size: usize, bad: HolderWireError) -> Result<(), HolderWireError> {
+    if body.len() < size { Err(bad) } else { Ok(()) }
+}
+
+fn put_size(out: &mut BytesMut, size: TermSize) {
+    out.put_u16_le(size.cols);
+    out.put_u16_le(size.rows);
+}
+
+fn get_size(body: &mut Bytes, bad: HolderWireError) -> Result<TermSize, HolderWireError> {
+    need(body, 4, bad)?;
+    Ok(TermSize::clamped(body.get_u16_le(), body.get_u16_le()))
+}
+
+fn put_exit(out: &mut BytesMut, exit: &HolderExit) {
+    out.put_u64_le(exit.offset);
+    let (kind, value) = match exit.exit {
+        Exit::Code { code } => (0, code),
+        Exit::Signal { signal } => (1, signal),
+        Exit::Lost {} => (2, 0),
+    };
+    out.put_u8(kind);
+    out.put_u8(value);
+    out.put_i64_le(exit.at.0);
+}
+
+fn get_exit(body: &mut Bytes, bad: HolderWireError) -> Result<HolderExit, HolderWireError> {
+    need(body, 18, bad)?;
+    let offset = body.get_u64_le();
+    let exit = match (body.get_u8(), body.get_u8()) {
+        (0, code) => Exit::Code { code },
+        (1, signal) => Exit::Signal { signal },
+        _ => Exit::Lost {},
+    };
+    Ok(HolderExit { offset, exit, at: UnixMs(body.get_i64_le()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn to(message: &ToHolder, golden: &str) {
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        assert_eq!(hex(&out), golden.replace(' ', ""), "{message:?}");
+        assert_eq!(ToHolder::decode(&mut out).unwrap().as_ref(), Some(message));
+        assert!(out.is_empty());
+    }
+
+    fn from(message: &FromHolder, golden: &str) {
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        assert_eq!(hex(&out), golden.replace(' ', ""), "{message:?}");
+        assert_eq!(FromHolder::decode(&mut out).unwrap().as_ref(), Some(message));
+        assert!(out.is_empty());
+    }
+
+    fn size() -> TermSize {
+        TermSize { cols: 0x78, rows: 0x28 }
+    }
+
+    fn hello(exit: Option<HolderExit>, writers: Vec<(u64, u64)>) -> FromHolder {
+        FromHolder::Hello(Box::new(HolderHello {
+            proto: 1,
+            holder_pid: 2,
+            child_pid: 3,
+            epoch: 4,
+            io: IoKind::Pty,
+            recording: RecordingState::On,
+            tail: 5,
+            head: 6,
+            start: 7,
+            start_size: TermSize { cols: 80, rows: 24 },
+            size: size(),
+            exit,
+            writers,
+        }))
+    }
+
+    /// These bytes are the promise to holders that already run. Never edit one; add.
+    #[test]
+    fn golden_bytes_towards_the_holder() {
+        to(&ToHolder::Hello { proto: 1, from: 0x0102_0304_0506_0708 }, "0b000000 01 0100 0807060504030201");
+        to(
+            &ToHolder::Input { writer: 9, seq: 10, flags: 1, bytes: Bytes::from_static(b"y\r") },
+            "14000000 02 0900000000000000 0a00000000000000 01 790d",
+        );
+        to(&ToHolder::Resize { size: size() }, "05000000 03 7800 2800");
+        to(&ToHolder::Signal { signo: 15 }, "02000000 04 0f");
+        to(&ToHolder::CloseInput, "01000000 05");
+        to(&ToHolder::ExitAck, "01000000 06");
+    }
+
+    #[test]
+    fn golden_bytes_from_the_holder() {
+        let exit = HolderExit { offset: 11, exit: Exit::Code { code: 7 }, at: UnixMs(12) };
+        let exit_bytes = "0b00000000000000 00 07 0c00000000000000";
+        let fixed = "0100 02000000 03000000 04000000 00 01 0500000000000000 0600000000000000 0700000000000000 5000 1800 7800 2800";
+        from(&hello(None, vec![]), &format!("34000000 01 {fixed} 00 0000"));
+        from(
+            &hello(Some(exit), vec![(1, 2)]),
+            &format!("56000000 01 {fixed} 01 {exit_bytes} 0100 0100000000000000 0200000000000000"),
+        );
+        from(
+            &FromHolder::Output { offset: 1, bytes: Bytes::from_static(b"\x1b[m") },
+            "0c000000 02 0100000000000000 1b5b6d",
+        );
+        from(&FromHolder::InputAck { writer: 1, seq: 2 }, "11000000 03 0100000000000000 0200000000000000");
+        for (reason, byte) in [
+            (InputRefusal::Full, "01"),
+            (InputRefusal::Gap, "02"),
+            (InputRefusal::Ended, "03"),
+            (InputRefusal::Other, "ff"),
+        ] {
+            from(
+                &FromHolder::InputRefused { writer: 1, seq: 2, reason },
+                &format!("12000000 04 0100000000000000 0200000000000000 {byte}"),
+            );
+        }
+        from(&FromHolder::Resized { offset: 1, size: size() }, "0d000000 05 0100000000000000 7800 2800");
+        from(&FromHolder::Exit(exit), &format!("13000000 06 {exit_bytes}"));
+        let signal = HolderExit { exit: Exit::Signal { signal: 9 }, ..exit };
+        from(&FromHolder::Exit(signal), "13000000 06 0b00000000000000 01 09 0c00000000000000");
+        let lost = HolderExit { exit: Exit::Lost {}, ..exit };
+        from(&FromHolder::Exit(lost), "13000000 06 0b00000000000000 02 00 0c00000000000000");
+    }
+
+    #[test]
+    fn every_malformed_class_is_refused() {
+        let decode_to = |bytes: &[u8]| ToHolder::decode(&mut BytesMut::from(bytes));
+        let decode_from = |bytes: &[u8]| FromHolder::decode(&mut BytesMut::from(bytes));
+        for length in [0u32, 128 * 1024 + 1, u32::MAX] {
+            let bytes = length.to_le_bytes();
+            assert_eq!(decode_to(&bytes), Err(HolderWireError::Length(length)));
+            assert_eq!(decode_from(&bytes), Err(HolderWireError::Length(length)));
+        }
+        for kind in [1u8, 2, 3, 4] {
+            assert_eq!(decode_to(&[1, 0, 0, 0, kind]), Err(HolderWireError::Body(kind)), "kind {kind}");
+        }
+        for kind in [1u8, 2, 3, 4, 5, 6] {
+            assert_eq!(decode_from(&[1, 0, 0, 0, kind]), Err(HolderWireError::Body(kind)), "kind {kind}");
+        }
+        let mut large = BytesMut::new();
+        large.put_u32_le(1 + 17 + 64 * 1024 + 1);
+        large.put_u8(2);
+        large.put_bytes(0, 17 + 64 * 1024 + 1);
+        assert_eq!(ToHolder::decode(&mut large), Err(HolderWireError::Body(2)));
+    }
+
+    #[test]
+    fn later_kinds_are_skipped_and_later_fields_ignored() {
+        let mut bytes = BytesMut::from(&[2u8, 0, 0, 0, 200, 1][..]);
+        bytes.extend_from_slice(&[4, 0, 0, 0, 4, 15, 99, 99]);
+        assert_eq!(ToHolder::decode(&mut bytes), Ok(Some(ToHolder::Signal { signo: 15 })));
+        let mut bytes = BytesMut::from(&[2u8, 0, 0, 0, 200, 1][..]);
+        assert_eq!(FromHolder::decode(&mut bytes), Ok(None));
+        assert!(bytes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn messages_survive_any_cut(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 1usize..20) {
+            let messages = [
+                FromHolder::Output { offset: 5, bytes: Bytes::from(bytes.clone()) },
+                hello(None, vec![(1, 2), (3, 4)]),
+                FromHolder::InputAck { writer: 1, seq: 2 },
+            ];
+            let mut wire = BytesMut::new();
+            for message in &messages {
+                message.encode(&mut wire);
+            }
+            let (mut buffer, mut seen) = (BytesMut::new(), Vec::new());
+            for piece in wire.chunks(cut) {
+                buffer.extend_from_slice(piece);
+                while let Some(message) = FromHolder::decode(&mut buffer).unwrap() {
+                    seen.push(message);
+                }
+            }
+            prop_assert_eq!(&seen[..], &messages[..]);
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = FromHolder::decode(&mut buffer) {}
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = ToHolder::decode(&mut buffer) {}
+        }
+    }
+}
