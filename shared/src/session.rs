@@ -139,6 +139,8 @@ pub struct SessionSpec {
     pub size: Option<TermSize>,
     /// What to do after a crash.
     pub on_crash: CrashPolicy,
+    /// True to be refused (`too_many_sessions`) rather than queued when the machine runs as many sessions as it allows.
+    pub refuse_when_full: bool,
 }
 
 /// How a child process ended.
