@@ -1,5 +1,12 @@
-//! The ClaudeNest agent: supervises Claude Code sessions on one machine.
+//! Supervises Claude Code sessions on one machine: daemon, holder, CLI and link to a relay.
+//!
+//! Dependencies point inward: cores, then actors, then the edges (`cli`, `link`, `control`), then `main.rs`.
 
 pub mod channel;
+pub mod cli;
+pub mod config;
 pub mod holder;
+pub mod log;
+pub mod near;
+pub mod paths;
 pub mod session;

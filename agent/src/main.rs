@@ -1,11 +1,21 @@
-//! `claudenest-agent`: parses, configures, runs.
+//! Entry point: the processes that must stay small, the TLS provider, and then the command line.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything else: a holder must not inherit threads or a runtime.
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == "holder") {
-        return claudenest_agent::holder::main();
+    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    // The holder and the hook run without the command line's parser and without an async runtime: there
+    // may be hundreds of holders, and a hook stands between Claude and every tool call.
+    match args.get(1).and_then(|command| command.to_str()) {
+        Some("holder") => claudenest_agent::holder::main(),
+        // Fail closed until the guard is there: a hook that cannot ask must block the tool.
+        Some("hook") => ExitCode::from(2),
+        _ => {
+            if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+                eprintln!("claudenest-agent: a TLS provider was installed before main; this is a bug.");
+                return ExitCode::FAILURE;
+            }
+            claudenest_agent::cli::main(args)
+        }
     }
-    ExitCode::FAILURE
 }

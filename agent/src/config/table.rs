@@ -1,0 +1,310 @@
+//! The one table of keys.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::{Value, duration_text, size_text};
+use super::{Config, CredentialStore, ENV_PREFIX, LogFormat};
+
+/// One key of the configuration.
+pub struct Key {
+    /// Name in the file; upper case and prefixed it is the environment variable.
+    pub name: &'static str,
+    /// What values it takes, in a few words.
+    pub takes: &'static str,
+    /// What it does, in one or two sentences.
+    pub help: &'static str,
+    pub(super) set: fn(&mut Config, Value) -> Result<(), String>,
+    /// The value as it would be written in the file.
+    pub get: fn(&Config) -> String,
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn quoted_path(path: &Option<PathBuf>) -> String {
+    quoted(&path.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+}
+
+fn quoted_list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn path_list(paths: &[PathBuf]) -> String {
+    quoted_list(&paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+}
+
+/// Reads a path that must be absolute; `~/` is the home directory. Empty is `None`.
+fn path(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let path = match text.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            let home = directories::BaseDirs::new()
+                .ok_or_else(|| "uses ~, but no home directory is known: set HOME.".to_owned())?;
+            home.home_dir().join(rest.trim_start_matches('/'))
+        }
+        _ => PathBuf::from(text),
+    };
+    if path.is_absolute() {
+        Ok(Some(path))
+    } else {
+        Err(format!("takes absolute paths; {text:?} is not one."))
+    }
+}
+
+fn paths(value: Value) -> Result<Vec<PathBuf>, String> {
+    let items = value.list()?;
+    let paths: Result<Vec<Option<PathBuf>>, String> = items.iter().map(|item| path(item)).collect();
+    Ok(paths?.into_iter().flatten().collect())
+}
+
+/// Every key, in the order in which it is shown.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "relay",
+        takes: "URL",
+        help: "Relay that `pair` uses when none is named.",
+        set: |config, value| {
+            config.relay = value.text()?;
+            Ok(())
+        },
+        get: |config| quoted(&config.relay),
+    },
+    Key {
+        name: "max_sessions",
+        takes: "1 to 1000",
+        help: "Most sessions that may run at once; further ones are refused.",
+        set: |config, value| {
+            config.max_sessions = value.number(1, 1000)? as u32;
+            Ok(())
+        },
+        get: |config| config.max_sessions.to_string(),
+    },
+    Key {
+        name: "roots",
+        takes: "list of directories",
+        help: "Directories below which sessions may start. Empty: everywhere.",
+        set: |config, value| {
+            config.roots = paths(value)?;
+            Ok(())
+        },
+        get: |config| path_list(&config.roots),
+    },
+    Key {
+        name: "claude_path",
+        takes: "path",
+        help: "Claude Code's program. Empty: search `PATH` and the places where its installers put it.",
+        set: |config, value| {
+            config.claude_path = path(&value.text()?)?;
+            Ok(())
+        },
+        get: |config| quoted_path(&config.claude_path),
+    },
+    Key {
+        name: "shell",
+        takes: "path",
+        help: "Program of `shell` sessions. Empty: your login shell.",
+        set: |config, value| {
+            config.shell = path(&value.text()?)?;
+            Ok(())
+        },
+        get: |config| quoted_path(&config.shell),
+    },
+    Key {
+        name: "pass_env",
+        takes: "list of names",
+        help: "Environment variables of the daemon that sessions get besides the fixed ones, for example `ANTHROPIC_API_KEY`.",
+        set: |config, value| {
+            let names = value.list()?;
+            if let Some(bad) = names.iter().find(|name| name.is_empty() || name.contains(['=', '\0', ' '])) {
+                return Err(format!("takes names of environment variables; {bad:?} is not one."));
+            }
+            config.pass_env = names;
+            Ok(())
+        },
+        get: |config| quoted_list(&config.pass_env),
+    },
+    Key {
+        name: "ring_bytes",
+        takes: "64KiB to 64MiB",
+        help: "Output that each session keeps in memory for viewers that join or come back.",
+        set: |config, value| {
+            config.ring_bytes = value.size(64 << 10, 64 << 20)?;
+            Ok(())
+        },
+        get: |config| quoted(&size_text(config.ring_bytes)),
+    },
+    Key {
+        name: "recording",
+        takes: "true or false",
+        help: "Record the output of sessions on this machine. Keystrokes are never recorded.",
+        set: |config, value| {
+            config.recording = value.boolean()?;
+            Ok(())
+        },
+        get: |config| config.recording.to_string(),
+    },
+    Key {
+        name: "recording_session_bytes",
+        takes: "1MiB to 1024GiB",
+        help: "Most recording kept for one session; the oldest part goes first.",
+        set: |config, value| {
+            config.recording_session_bytes = value.size(1 << 20, 1 << 40)?;
+            Ok(())
+        },
+        get: |config| quoted(&size_text(config.recording_session_bytes)),
+    },
+    Key {
+        name: "recording_total_bytes",
+        takes: "1MiB to 1024GiB",
+        help: "Most recording kept for all sessions together; ended sessions go first.",
+        set: |config, value| {
+            config.recording_total_bytes = value.size(1 << 20, 1 << 40)?;
+            Ok(())
+        },
+        get: |config| quoted(&size_text(config.recording_total_bytes)),
+    },
+    Key {
+        name: "hibernate_after",
+        takes: "duration or \"never\"",
+        help: "End the process of a session that has been idle and unwatched this long; it continues when it is woken.",
+        set: |config, value| {
+            config.hibernate_after = value.duration()?;
+            Ok(())
+        },
+        get: |config| quoted(&duration_text(config.hibernate_after)),
+    },
+    Key {
+        name: "stop_grace",
+        takes: "duration up to 60s",
+        help: "How long a session that is asked to stop may take before its process group is killed.",
+        set: |config, value| {
+            let grace = value.duration()?.unwrap_or_default();
+            if grace > Duration::from_secs(60) {
+                return Err("takes a duration of at most 60s.".to_owned());
+            }
+            config.stop_grace = grace;
+            Ok(())
+        },
+        get: |config| quoted(&duration_text(Some(config.stop_grace).filter(|grace| !grace.is_zero()))),
+    },
+    Key {
+        name: "extra_ca",
+        takes: "list of PEM files",
+        help: "Certificate authorities that are trusted besides the system's, for a relay with a private one.",
+        set: |config, value| {
+            config.extra_ca = paths(value)?;
+            Ok(())
+        },
+        get: |config| path_list(&config.extra_ca),
+    },
+    Key {
+        name: "allow_plain_http",
+        takes: "true or false",
+        help: "Allow relays without TLS that are not on this machine. Anybody on the way can then read and type.",
+        set: |config, value| {
+            config.allow_plain_http = value.boolean()?;
+            Ok(())
+        },
+        get: |config| config.allow_plain_http.to_string(),
+    },
+    Key {
+        name: "credential_store",
+        takes: "auto, keyring or file",
+        help: "Where tokens and the machine's key are kept. `auto`: the keyring if one answers, otherwise files with mode 0600.",
+        set: |config, value| {
+            config.credential_store = match value.text()?.as_str() {
+                "auto" => CredentialStore::Auto,
+                "keyring" => CredentialStore::Keyring,
+                "file" => CredentialStore::File,
+                _ => return Err("takes \"auto\", \"keyring\" or \"file\".".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| {
+            quoted(match config.credential_store {
+                CredentialStore::Auto => "auto",
+                CredentialStore::Keyring => "keyring",
+                CredentialStore::File => "file",
+            })
+        },
+    },
+    Key {
+        name: "detach_keys",
+        takes: "one or two keys",
+        help: "Keys that leave `attach` while the session goes on, for example \"ctrl-] d\" or \"ctrl-\\\\\".",
+        set: |config, value| {
+            let text = value.text()?;
+            super::keys::DetachKeys::parse(&text)?;
+            config.detach_keys = text;
+            Ok(())
+        },
+        get: |config| quoted(&config.detach_keys),
+    },
+    Key {
+        name: "log",
+        takes: "filter",
+        help: "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as \"info,claudenest_agent::link=debug\".",
+        set: |config, value| {
+            let text = value.text()?;
+            if tracing_subscriber::EnvFilter::try_new(&text).is_err() {
+                return Err("takes a log level or filter, for example \"info\".".to_owned());
+            }
+            config.log = text;
+            Ok(())
+        },
+        get: |config| quoted(&config.log),
+    },
+    Key {
+        name: "log_format",
+        takes: "human or json",
+        help: "Form of log lines.",
+        set: |config, value| {
+            config.log_format = match value.text()?.as_str() {
+                "human" => LogFormat::Human,
+                "json" => LogFormat::Json,
+                _ => return Err("takes \"human\" or \"json\".".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| {
+            quoted(match config.log_format {
+                LogFormat::Human => "human",
+                LogFormat::Json => "json",
+            })
+        },
+    },
+];
+
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The text of `docs/agent-config.md`.
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Configuration of the agent\n\n\
+         Generated from the code: `claudenest-agent config --docs > docs/agent-config.md`. A test keeps the two equal.\n\n\
+         The file is `config.toml` in the agent's configuration directory (`claudenest-agent config` prints where), or the one named by\n\
+         `--config` or `CLAUDENEST_AGENT_CONFIG`. A later source wins: default, file, environment variable, flag. An unknown key is an error\n\
+         that names its line. Lists in environment variables are separated by `:`. The data directory is chosen by `--data-dir` or\n\
+         `CLAUDENEST_AGENT_DATA_DIR`.\n\n\
+         | key | takes | default | what it does |\n|---|---|---|---|\n",
+    );
+    let defaults = Config::default();
+    for key in KEYS {
+        let (name, takes, default, help) = (key.name, key.takes, (key.get)(&defaults), key.help);
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "| `{name}` | {takes} | `{default}` | {help} |");
+    }
+    let _ = write!(
+        text,
+        "\nThe environment variable of a key is its name in upper case behind `{ENV_PREFIX}`: `{ENV_PREFIX}MAX_SESSIONS=20`.\n"
+    );
+    text
+}
