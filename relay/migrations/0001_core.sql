@@ -128,3 +128,13 @@ create table audit_log (
     detail jsonb not null
 );
 create index audit_log_user on audit_log (user_id, at);
+
+-- Tries to enter a pairing code that failed, and those under way. The budgets hold over restarts and for a whole fleet.
+create table pairing_attempts (
+    id uuid primary key,
+    at timestamptz not null,
+    user_id uuid not null references users on delete cascade,
+    -- /24 of IPv4, /56 of IPv6.
+    network text not null
+);
+create index pairing_attempts_at on pairing_attempts (at);

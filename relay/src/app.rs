@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::auth::limit::Limits;
+use crate::auth::origin::Site;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::Db;
@@ -18,6 +20,10 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// Effective configuration.
     pub config: Config,
+    /// Where the web app is, and which origins are its own.
+    pub site: Site,
+    /// Rate limits.
+    pub limits: Limits,
     /// Database.
     pub db: Db,
     /// Live links and sockets.

@@ -1,2 +1,7 @@
-//! Under construction.
-fn main() {}
+//! The `claudenest-relay` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    claudenest_relay::cli::main()
+}

@@ -142,19 +142,14 @@ pub async fn authenticate(
     .transpose()
 }
 
-/// Notes that a login was used, and when it now ends.
+/// Notes that a login was used.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn touch(db: &Db, login: Uuid, now: UnixMs, expires_at: UnixMs) -> Result<(), DbError> {
-    sqlx::query!(
-        "update logins set last_used_at = $2, expires_at = $3 where id = $1",
-        login,
-        at(now),
-        at(expires_at)
-    )
-    .execute(db.pool())
-    .await?;
+pub async fn touch(db: &Db, login: Uuid, now: UnixMs) -> Result<(), DbError> {
+    sqlx::query!("update logins set last_used_at = $2 where id = $1 and last_used_at < $2", login, at(now))
+        .execute(db.pool())
+        .await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Rules that must be atomic are one statement each. Every statement that serves a user names the user's id in its
 //! condition: what belongs to somebody else is not found. Times are parameters, never `now()`.
 
+pub mod attempt;
 pub mod audit;
 pub mod enrolment;
 pub mod login;

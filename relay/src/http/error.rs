@@ -62,3 +62,10 @@ impl From<DbError> for ApiError {
         }
     }
 }
+
+impl From<crate::auth::NoRandom> for ApiError {
+    fn from(error: crate::auth::NoRandom) -> Self {
+        tracing::error!(error = %error, "no token could be made");
+        Self::new(ErrorCode::Internal, "The relay failed to do this. Its log says why.")
+    }
+}

@@ -1,12 +1,50 @@
-//! HTTP: the router and what all resources share.
+//! HTTP: the router and what all resources share. One file per resource.
 
+pub mod auth;
+pub mod enrolment;
 pub mod error;
+pub mod extract;
+pub mod health;
+pub mod machine;
+pub mod openapi;
+pub mod pairing;
+pub mod pairing_agent;
+pub mod security;
+pub mod session;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+/// The routes of `/api` with their description.
+pub(crate) fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(auth::routes())
+        .merge(machine::routes())
+        .merge(session::routes())
+        .merge(pairing::routes())
+        .merge(pairing_agent::routes())
+        .merge(enrolment::routes())
+        .merge(health::routes())
+}
+
 /// The whole router.
 pub fn router(app: App) -> Router {
-    Router::new().merge(crate::ws::router()).with_state(app)
+    let (api, document) = api().split_for_parts();
+    let document = openapi::finish(document);
+    Router::new()
+        .merge(api)
+        .merge(health::probes())
+        .merge(openapi::routes(document))
+        .fallback(health::not_found)
+        // A JSON body travels on to the machine as one message: the same limit.
+        .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
+        .layer(from_fn_with_state(app.clone(), security::same_site_only))
+        .merge(crate::ws::router())
+        .layer(from_fn_with_state(app.clone(), security::headers))
+        .with_state(app)
 }
