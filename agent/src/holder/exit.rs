@@ -33,7 +33,6 @@ pub fn read_exit(dir: &Path) -> Option<ExitRecord> {
 ///
 /// # Errors
 /// If the directory cannot be written.
-#[expect(dead_code, reason = "the holder process that uses it follows in the next commit")]
 pub(super) fn write_exit(dir: &Path, record: &ExitRecord) -> io::Result<()> {
     let temporary = dir.join("exit.json.new");
     let mut file =

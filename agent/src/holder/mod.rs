@@ -11,10 +11,17 @@ use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::holder::IoKind;
 use serde::{Deserialize, Serialize};
 
+mod child;
+mod connection;
+mod core;
 mod exit;
+mod process;
+mod recording;
 mod spawn;
+mod sys;
 
 pub use exit::{ExitRecord, read_exit};
+pub use recording::{INDEX_RECORD_BYTES, IndexKind, IndexRecord, Recording};
 pub use spawn::{SpawnError, Spawned, spawn};
 
 /// Bytes of output that a holder keeps in memory: about 200 screens of a busy TUI, and 20 s of a daemon restart at 200 KB/s.
@@ -51,5 +58,5 @@ pub struct HolderSpec {
 
 /// The holder process. Call it before anything starts a thread or a runtime, and exit with what it returns.
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+    process::run()
 }

@@ -1,0 +1,172 @@
+//! The child and the two ends of its standard streams.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use claudenest_shared::session::{Exit, TermSize};
+use claudenest_shared::wire::holder::IoKind;
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::termios::Winsize;
+
+use super::{HolderSpec, sys};
+
+/// The holder's end of the child's streams.
+pub(super) struct Child {
+    pid: Pid,
+    io: IoKind,
+    end: OwnedFd,
+}
+
+fn winsize(size: TermSize) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+impl Child {
+    /// Starts the child. The error is a sentence for people.
+    pub(super) fn start(spec: &HolderSpec) -> Result<Self, String> {
+        let Some((program, args)) = spec.argv.split_first() else {
+            return Err("No program was named.".to_owned());
+        };
+        check_directory(&spec.cwd)?;
+        let unusable = |error: io::Error| format!("{program} could not be started: {}.", reason(&error));
+        let (end, theirs) = match spec.io {
+            IoKind::Pty => {
+                let pty = rustix_openpty::openpty(None, Some(&winsize(spec.size)))
+                    .map_err(|error| format!("No terminal could be opened: {}.", reason(&error.into())))?;
+                (pty.controller, pty.user)
+            }
+            IoKind::Pipe => {
+                let (ours, theirs) = UnixStream::pair().map_err(unusable)?;
+                (ours.into(), theirs.into())
+            }
+        };
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env_clear()
+            .envs(spec.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&spec.cwd)
+            .stdin(theirs.try_clone().map_err(unusable)?)
+            .stdout(theirs.try_clone().map_err(unusable)?)
+            .stderr(Stdio::from(theirs));
+        sys::prepare_child(&mut command, spec.io == IoKind::Pty);
+        let child = command.spawn().map_err(unusable)?;
+        // `command` holds the child's ends open; the reader would never see the end otherwise.
+        drop(command);
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| format!("{program} could not be started: no process id."))?;
+        Ok(Self { pid, io: spec.io, end })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// A descriptor for the thread that reads output.
+    pub(super) fn reader(&self) -> io::Result<Reader> {
+        Ok(Reader(File::from(self.end.try_clone()?)))
+    }
+
+    /// A descriptor for the thread that writes input.
+    pub(super) fn writer(&self) -> io::Result<impl Write + Send + 'static> {
+        Ok(File::from(self.end.try_clone()?))
+    }
+
+    pub(super) fn resize(&self, size: TermSize) {
+        if self.io == IoKind::Pty {
+            // It fails only when the terminal is gone; then the exit follows.
+            let _ = rustix::termios::tcsetwinsize(&self.end, winsize(size));
+        }
+    }
+
+    /// Closes the child's standard input (pipe only).
+    pub(super) fn close_input(&self) {
+        if self.io == IoKind::Pipe {
+            let _ = rustix::net::shutdown(&self.end, rustix::net::Shutdown::Write);
+        }
+    }
+
+    /// Signals the child's process group and, when it is another, the terminal's foreground group.
+    ///
+    /// The caller makes sure that the child was not reaped, so that its number cannot be somebody else's.
+    pub(super) fn signal(&self, signo: u8) {
+        let Some(signal) = Signal::from_named_raw(i32::from(signo)) else { return };
+        if self.io == IoKind::Pty
+            && let Ok(front) = rustix::termios::tcgetpgrp(self.end.as_fd())
+            && front != self.pid
+        {
+            let _ = rustix::process::kill_process_group(front, signal);
+        }
+        let _ = rustix::process::kill_process_group(self.pid, signal);
+    }
+
+    /// Waits for the end of the child without reaping it.
+    pub(super) fn wait_for_end(&self) {
+        use rustix::process::{WaitId, WaitIdOptions};
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(WaitId::Pid(self.pid), options) {}
+    }
+
+    /// Reaps the child, which has ended.
+    pub(super) fn reap(&self) -> Exit {
+        loop {
+            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(Some((_, status))) => {
+                    if let Some(code) = status.exit_status() {
+                        return Exit::Code { code: code as u8 };
+                    }
+                    if let Some(signal) = status.terminating_signal() {
+                        return Exit::Signal { signal: signal as u8 };
+                    }
+                }
+                Ok(None) | Err(_) => return Exit::Lost {},
+            }
+        }
+    }
+}
+
+/// The output of the child; a closed terminal reads as the end.
+pub(super) struct Reader(File);
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Linux says EIO when the last process closed its side of the terminal.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
+                result => return result,
+            }
+        }
+    }
+}
+
+fn check_directory(cwd: &Path) -> Result<(), String> {
+    match fs::metadata(cwd) {
+        Ok(metadata) if metadata.is_dir() => {
+            if metadata.permissions().mode() & 0o111 == 0 {
+                return Err(format!("The directory {} cannot be entered.", cwd.display()));
+            }
+            Ok(())
+        }
+        Ok(_) => Err(format!("{} is not a directory.", cwd.display())),
+        Err(error) => Err(format!("The directory {} cannot be used: {}.", cwd.display(), reason(&error))),
+    }
+}
+
+/// The cause of an IO error without the number that people cannot use.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((text, _)) => text.to_lowercase(),
+        None => text,
+    }
+}

@@ -1,0 +1,392 @@
+//! The threads of a holder process and how they end.
+//!
+//! Reader (PTY → ring), writer (queue → PTY), reaper (main), recorder, listener, signals, and two per connection.
+//! All share one lock that nobody holds across IO, except for the size of the terminal.
+
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use claudenest_shared::session::TermSize;
+use claudenest_shared::time::UnixMs;
+use claudenest_shared::wire::holder::{HolderExit, IoKind, RecordingState};
+
+use super::child::Child;
+use super::core::Core;
+use super::exit::{ExitRecord, write_exit};
+use super::recording::Recorder;
+use super::spawn::Ready;
+use super::{HolderSpec, connection, sys};
+
+/// A PTY gives about 4 KiB per read however large the buffer (measured); a pipe fills it.
+const READ_BYTES: usize = 64 * 1024;
+/// Threads of a holder call little; 200 holders have 1,400 of them.
+const STACK_BYTES: usize = 256 * 1024;
+/// How long output may pause before it counts as ended, when a grandchild keeps the terminal open after the child.
+const DRAIN_IDLE: Duration = Duration::from_millis(300);
+/// How long a grandchild that goes on writing can delay the exit.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// The recorder looks this often at most: what a crash of the machine may cost.
+const RECORD_INTERVAL: Duration = Duration::from_millis(50);
+/// Unless this much waits for it.
+pub(super) const RECORD_EAGER_BYTES: u64 = 256 * 1024;
+/// Time for the last messages to reach their readers before the process goes.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+pub(super) struct State {
+    pub(super) core: Core,
+    pub(super) recording: RecordingState,
+    /// Offset up to which output is on disk; the largest number when nothing is recorded (any more).
+    pub(super) recorded: u64,
+    /// The reader has seen the end of the output.
+    pub(super) is_drained: bool,
+    /// The child has ended: its number may soon be another's, so no signal is sent any more.
+    is_child_over: bool,
+    /// The exit is on disk and may be told.
+    pub(super) is_exit_stored: bool,
+    /// The daemon has stored the exit, or the machine goes down.
+    may_leave: bool,
+    /// Threads that wait on `Shared::changed`.
+    waiting: u32,
+    /// Connections whose last messages are not written.
+    pub(super) unsaid: u32,
+}
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Output, acknowledgements, the exit, or leave to go.
+    changed: Condvar,
+    /// Input to write.
+    input: Condvar,
+    /// Something to record.
+    record: Condvar,
+    pub(super) child: Child,
+    pub(super) epoch: u32,
+    pub(super) io: IoKind,
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked cannot have left half a change: the core is changed by whole calls.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody who waits for output, acknowledgements or the exit.
+    pub(super) fn tell(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    pub(super) fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    fn wait_for<'a>(&self, mut state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let (mut state, _) = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
+    }
+
+    pub(super) fn input_came(&self) {
+        self.input.notify_one();
+    }
+
+    pub(super) fn resize(&self, size: TermSize) {
+        let mut state = self.lock();
+        if state.core.resize(size, now_us()) {
+            self.child.resize(size);
+            self.record.notify_one();
+            self.tell(&state);
+        }
+    }
+
+    pub(super) fn signal(&self, signo: u8) {
+        let state = self.lock();
+        if !state.is_child_over {
+            self.child.signal(signo);
+        }
+    }
+
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        if state.is_exit_stored {
+            state.may_leave = true;
+            self.tell(&state);
+        }
+    }
+}
+
+pub(super) fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Starts a thread with a small stack; without it the holder is of no use.
+pub(super) fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body).map(drop)
+}
+
+/// Runs the holder: reads the specification, starts the child, serves until the daemon has the exit.
+pub(super) fn run() -> ExitCode {
+    sys::use_one_arena();
+    sys::close_inherited();
+    // It fails only for a group leader, which is already out of the daemon's group.
+    let _ = rustix::process::setsid();
+    sys::shield_from_signals();
+    let mut json = Vec::new();
+    let (shared, spec) = match read_spec(&mut json).and_then(|spec| Ok((prepare(&spec)?, spec))) {
+        Ok(parts) => parts,
+        Err(message) => {
+            say(&Ready::Failed { message });
+            return ExitCode::FAILURE;
+        }
+    };
+    // The environment of the child may hold secrets.
+    json.fill(0);
+    say(&Ready::Ready { holder_pid: std::process::id(), child_pid: shared.child.pid() });
+    detach_stdio();
+    reap(&shared, &spec.dir, &spec.socket);
+    ExitCode::SUCCESS
+}
+
+fn read_spec(json: &mut Vec<u8>) -> Result<HolderSpec, String> {
+    io::stdin()
+        .lock()
+        .read_to_end(json)
+        .map_err(|error| format!("No specification could be read: {error}."))?;
+    serde_json::from_slice(json).map_err(|error| format!("The specification is not understood: {error}."))
+}
+
+fn say(ready: &Ready) {
+    let mut out = io::stdout().lock();
+    let _ = serde_json::to_writer(&mut out, ready);
+    let _ = out.write_all(b"\n");
+    let _ = out.flush();
+}
+
+/// Lets go of the daemon's pipes; the daemon reads our answer to its end.
+fn detach_stdio() {
+    use std::os::fd::AsRawFd;
+    if let Ok(null) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        for fd in 0..3 {
+            let _ = sys::duplicate_onto(null.as_raw_fd(), fd);
+        }
+    }
+}
+
+fn prepare(spec: &HolderSpec) -> Result<Arc<Shared>, String> {
+    let cannot =
+        |what: &str, path: &Path, error: &io::Error| format!("{what} {} failed: {error}.", path.display());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&spec.dir)
+        .map_err(|error| cannot("Making the directory", &spec.dir, &error))?;
+    // A socket that is left from a holder of the same run that was killed.
+    let _ = std::fs::remove_file(&spec.socket);
+    let listener =
+        bind_private(&spec.socket).map_err(|error| cannot("Opening the socket", &spec.socket, &error))?;
+    let child = Child::start(spec)?;
+    let recorder = if spec.recording_bytes == 0 {
+        None
+    } else {
+        Some(Recorder::create(&spec.dir, spec.recording_bytes, spec.size, now_us()))
+    };
+    let recording = match &recorder {
+        None => RecordingState::Off,
+        Some(Ok(_)) => RecordingState::On,
+        Some(Err(_)) => RecordingState::Failed,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            core: Core::new(spec.ring_bytes, spec.size),
+            recording,
+            recorded: if recording == RecordingState::On { 0 } else { u64::MAX },
+            is_drained: false,
+            is_child_over: false,
+            is_exit_stored: false,
+            may_leave: false,
+            waiting: 0,
+            unsaid: 0,
+        }),
+        changed: Condvar::new(),
+        input: Condvar::new(),
+        record: Condvar::new(),
+        child,
+        epoch: spec.epoch,
+        io: spec.io,
+    });
+    start_threads(&shared, recorder.and_then(Result::ok), listener).map_err(|error| {
+        shared.child.signal(libc::SIGKILL as u8);
+        format!("The holder could not start its threads: {error}.")
+    })?;
+    Ok(shared)
+}
+
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    // The directory is 0700, so nobody else can connect between the two calls.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn start_threads(shared: &Arc<Shared>, recorder: Option<Recorder>, listener: UnixListener) -> io::Result<()> {
+    let reader = shared.child.reader()?;
+    let writer = shared.child.writer()?;
+    let each = |body: fn(&Arc<Shared>)| {
+        let shared = Arc::clone(shared);
+        move || body(&shared)
+    };
+    start("signals", each(|shared| watch_signals(shared)))?;
+    let own = Arc::clone(shared);
+    start("output", move || read_output(&own, reader))?;
+    let own = Arc::clone(shared);
+    start("input", move || write_input(&own, writer))?;
+    if let Some(recorder) = recorder {
+        let own = Arc::clone(shared);
+        start("recorder", move || record(&own, recorder))?;
+    }
+    let own = Arc::clone(shared);
+    start("listener", move || connection::listen(&own, &listener))
+}
+
+/// SIGTERM means that the machine goes down: leave when the child has ended, without waiting for a daemon. `exit.json` is on disk.
+fn watch_signals(shared: &Shared) {
+    loop {
+        if sys::wait_for_signal() == sys::SIGTERM {
+            let mut state = shared.lock();
+            state.may_leave = true;
+            shared.tell(&state);
+        }
+    }
+}
+
+fn read_output(shared: &Shared, mut reader: impl Read) {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let size = reader.read(&mut buffer).unwrap_or(0);
+        let mut state = shared.lock();
+        if size == 0 {
+            state.is_drained = true;
+            shared.tell(&state);
+            return;
+        }
+        let before = state.core.head().saturating_sub(state.recorded);
+        state.core.output(&buffer[..size], now_us());
+        let after = state.core.head().saturating_sub(state.recorded);
+        if before == 0 || (before < RECORD_EAGER_BYTES && after >= RECORD_EAGER_BYTES) {
+            shared.record.notify_one();
+        }
+        shared.tell(&state);
+    }
+}
+
+fn write_input(shared: &Shared, mut writer: impl Write) {
+    let mut state = shared.lock();
+    loop {
+        if let Some(job) = state.core.next_job() {
+            drop(state);
+            let written = writer.write_all(&job.bytes);
+            state = shared.lock();
+            // A terminal whose child is gone takes nothing more; the exit answers what was not acknowledged.
+            if written.is_ok() {
+                state.core.applied(job.writer, job.seq, job.bytes.len());
+                shared.tell(&state);
+            }
+        } else {
+            if state.core.is_input_closed() {
+                shared.child.close_input();
+            }
+            state = shared.input.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn record(shared: &Shared, mut recorder: Recorder) {
+    let mut buffer = Vec::new();
+    let mut state = shared.lock();
+    loop {
+        let head = state.core.head();
+        let marks = state.core.take_marks();
+        if recorder.position() == head && marks.is_empty() {
+            if state.may_leave && state.core.exit().is_some() {
+                return;
+            }
+            state = shared.record.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.core.head() - recorder.position() < RECORD_EAGER_BYTES && state.core.exit().is_none() {
+                let gathering = shared.record.wait_timeout(state, RECORD_INTERVAL);
+                state = gathering.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            continue;
+        }
+        let skip = (recorder.position() < state.core.tail()).then(|| state.core.tail());
+        let from = skip.unwrap_or(recorder.position());
+        buffer.clear();
+        state.core.ring.copy(from, 1024 * 1024, &mut buffer);
+        drop(state);
+        let written = (|| {
+            for mark in marks {
+                recorder.mark(mark)?;
+            }
+            if let Some(offset) = skip {
+                recorder.skip_to(offset, now_us())?;
+            }
+            recorder.write(&buffer)
+        })();
+        state = shared.lock();
+        match written {
+            Ok(()) => state.recorded = recorder.position(),
+            Err(_) => {
+                state.recording = RecordingState::Failed;
+                state.recorded = u64::MAX;
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the child, lets its last output arrive, tells everybody, and stays until the exit is stored.
+fn reap(shared: &Shared, dir: &Path, socket: &Path) {
+    shared.child.wait_for_end();
+    let mut state = shared.lock();
+    state.is_child_over = true;
+    let exit = shared.child.reap();
+    let at = UnixMs(i64::try_from(now_us() / 1000).unwrap_or(i64::MAX));
+    let (since, mut head, mut quiet_since) = (Instant::now(), state.core.head(), Instant::now());
+    while !state.is_drained && since.elapsed() < DRAIN_LIMIT && quiet_since.elapsed() < DRAIN_IDLE {
+        state = shared.wait_for(state, DRAIN_IDLE.saturating_sub(quiet_since.elapsed()));
+        if state.core.head() != head {
+            (head, quiet_since) = (state.core.head(), Instant::now());
+        }
+    }
+    let offset = state.core.head();
+    state.core.end(HolderExit { offset, exit, at });
+    drop(state);
+    // Nobody is told before it is on disk; if the disk is full, memory has to do.
+    let _ = write_exit(dir, &ExitRecord { epoch: shared.epoch, offset, exit, at });
+    let mut state = shared.lock();
+    state.is_exit_stored = true;
+    shared.tell(&state);
+    shared.record.notify_one();
+    while !state.may_leave {
+        state = shared.wait(state);
+    }
+    shared.record.notify_one();
+    // The last messages and the last recorded bytes.
+    let since = Instant::now();
+    while (state.unsaid > 0 || state.recorded < offset) && since.elapsed() < FAREWELL {
+        state = shared.wait_for(state, Duration::from_millis(20));
+    }
+    let _ = std::fs::remove_file(socket);
+}
