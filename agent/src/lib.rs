@@ -5,8 +5,11 @@
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod credential;
 pub mod holder;
 pub mod log;
 pub mod near;
 pub mod paths;
+pub mod relay_url;
 pub mod session;
+pub mod tls;
