@@ -3,13 +3,19 @@
 //! Dependencies point inward: cores, then actors, then the edges (`cli`, `link`, `control`), then `main.rs`.
 
 pub mod channel;
+pub mod claude;
 pub mod cli;
 pub mod config;
 pub mod credential;
+pub mod directory;
+pub mod facts;
 pub mod holder;
 pub mod log;
 pub mod near;
 pub mod paths;
 pub mod relay_url;
+pub mod resources;
 pub mod session;
+pub mod store;
+pub mod supervisor;
 pub mod tls;

@@ -1,0 +1,254 @@
+//! The hooks that are injected into every session, and what their input says about a session's state.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// Events that tell about a session's state. `WorktreeCreate` is left out on purpose: a hook on it
+/// would replace Claude Code's own making of worktrees.
+const EVENTS: [&str; 12] = [
+    "SessionStart",
+    "UserPromptSubmit",
+    "PreToolUse",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "PermissionRequest",
+    "Notification",
+    "Stop",
+    "StopFailure",
+    "SubagentStop",
+    "PreCompact",
+    "SessionEnd",
+];
+
+/// Seconds after which Claude Code gives up a reporting hook. The hook itself gives up after two.
+const REPORT_TIMEOUT_S: u32 = 5;
+
+/// Longest text of a command or file name in a state's reason, in characters.
+const REASON_CHARS: usize = 80;
+
+/// The value for `--settings`: our hooks, and `disableAllHooks: false`, because a `true` in the user's or
+/// the repository's settings would switch injected hooks off. `user_settings` is what the user passed as
+/// `--settings` themselves; its hooks run beside ours.
+pub fn settings(agent_program: &Path, user_settings: Option<Value>) -> Value {
+    let command = format!("{} hook", shell_words::quote(&agent_program.to_string_lossy()));
+    let mut settings = match user_settings {
+        Some(value @ Value::Object(_)) => value,
+        _ => json!({}),
+    };
+    settings["disableAllHooks"] = json!(false);
+    if !settings["hooks"].is_object() {
+        settings["hooks"] = json!({});
+    }
+    for event in EVENTS {
+        let ours = json!({
+            "matcher": "",
+            "hooks": [{"type": "command", "command": command, "timeout": REPORT_TIMEOUT_S}],
+        });
+        match settings["hooks"][event].as_array_mut() {
+            Some(theirs) => theirs.push(ours),
+            None => settings["hooks"][event] = json!([ours]),
+        }
+    }
+    settings
+}
+
+/// What a hook's input tells, without any of its content but a shortened reason.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HookFact {
+    /// Claude Code's id of the conversation; changes on `/clear`.
+    pub claude_session_id: Option<String>,
+    /// Claude Code's working directory.
+    pub cwd: Option<String>,
+    /// The model, where the event says it.
+    pub model: Option<String>,
+    /// What happened.
+    pub kind: HookKind,
+}
+
+/// What happened in a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HookKind {
+    /// A conversation starts, is resumed or cleared: it waits for a prompt.
+    SessionStarted {
+        /// It goes on with an older conversation.
+        is_resumed: bool,
+        /// It was compacted in the middle of its work: nothing changes.
+        is_midway: bool,
+    },
+    /// A prompt was submitted: it works.
+    PromptSubmitted,
+    /// A tool is about to be used (perhaps after a dialog).
+    ToolStarts,
+    /// A tool has ended: `call` is the digest of its input.
+    ToolEnded {
+        /// Equal for the same tool call in all events.
+        call: u64,
+    },
+    /// A permission dialog is on screen.
+    PermissionAsked {
+        /// For people: "wants to run `cargo publish`".
+        wish: String,
+        /// Digest of the tool call.
+        call: u64,
+    },
+    /// Claude Code wants attention.
+    Notified {
+        /// `permission_prompt`, `idle_prompt`, …
+        notification: String,
+    },
+    /// The turn is over: it waits for the next prompt.
+    Answered,
+    /// The turn ended by an error of the API.
+    Failed {
+        /// Claude Code's word for it: `authentication_failed`, `rate_limit`, …
+        error: String,
+    },
+    /// Something that shows work but changes nothing else.
+    Working,
+    /// The conversation ends (exit, `/clear`).
+    SessionEnded,
+    /// An event that this version does not know.
+    Other,
+}
+
+impl HookFact {
+    /// Reads a hook's input. `None` when it is not one.
+    pub fn parse(input: &Value) -> Option<Self> {
+        let text = |key: &str| input.get(key).and_then(Value::as_str).map(str::to_owned);
+        let event = text("hook_event_name")?;
+        let call = || {
+            let mut hasher = DefaultHasher::new();
+            text("tool_name").hash(&mut hasher);
+            input.get("tool_input").map(Value::to_string).hash(&mut hasher);
+            hasher.finish()
+        };
+        let kind = match event.as_str() {
+            "SessionStart" => {
+                let source = text("source").unwrap_or_default();
+                HookKind::SessionStarted { is_resumed: source == "resume", is_midway: source == "compact" }
+            }
+            "UserPromptSubmit" => HookKind::PromptSubmitted,
+            "PreToolUse" => HookKind::ToolStarts,
+            "PostToolUse" | "PostToolUseFailure" => HookKind::ToolEnded { call: call() },
+            "PermissionRequest" => HookKind::PermissionAsked { wish: wish(input), call: call() },
+            "Notification" => {
+                HookKind::Notified { notification: text("notification_type").unwrap_or_default() }
+            }
+            "Stop" => HookKind::Answered,
+            "StopFailure" => {
+                HookKind::Failed { error: shortened(&text("error").unwrap_or_else(|| "error".to_owned())) }
+            }
+            "SubagentStop" | "PreCompact" => HookKind::Working,
+            "SessionEnd" => HookKind::SessionEnded,
+            _ => HookKind::Other,
+        };
+        Some(Self { claude_session_id: text("session_id"), cwd: text("cwd"), model: text("model"), kind })
+    }
+}
+
+/// What a tool wants, in a few words.
+fn wish(input: &Value) -> String {
+    let tool = input.get("tool_name").and_then(Value::as_str).unwrap_or("a tool");
+    let argument = |key: &str| {
+        input
+            .get("tool_input")
+            .and_then(|tool_input| tool_input.get(key))
+            .and_then(Value::as_str)
+            .map(shortened)
+    };
+    let file =
+        |key: &str| argument(key).map(|path| path.rsplit('/').next().map(str::to_owned).unwrap_or(path));
+    match tool {
+        "Bash" | "PowerShell" => argument("command").map(|command| format!("wants to run `{command}`")),
+        "Write" => file("file_path").map(|name| format!("wants to write {name}")),
+        "Edit" | "MultiEdit" => file("file_path").map(|name| format!("wants to edit {name}")),
+        "NotebookEdit" => file("notebook_path").map(|name| format!("wants to edit {name}")),
+        "Read" => file("file_path").map(|name| format!("wants to read {name}")),
+        "WebFetch" => argument("url").map(|url| format!("wants to fetch {url}")),
+        "WebSearch" => argument("query").map(|query| format!("wants to search for \u{201c}{query}\u{201d}")),
+        "AskUserQuestion" => Some("asks a question".to_owned()),
+        "ExitPlanMode" => Some("has a plan and asks whether to go on".to_owned()),
+        _ => None,
+    }
+    .unwrap_or_else(|| format!("wants to use {}", shortened(tool)))
+}
+
+/// One line without control characters, at most [`REASON_CHARS`] characters.
+fn shortened(text: &str) -> String {
+    let mut line = String::new();
+    for (count, c) in text.split_whitespace().collect::<Vec<_>>().join(" ").chars().enumerate() {
+        if count == REASON_CHARS - 1 {
+            line.push('…');
+            break;
+        }
+        // Bidirectional overrides could make a command read differently from what it is.
+        let is_deceptive = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        line.push(if c.is_control() || is_deceptive { '\u{fffd}' } else { c });
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_recorded_input_is_understood() {
+        let samples = include_str!("../../../tests/fixtures/samples/hook_inputs.jsonl");
+        let mut seen = Vec::new();
+        for line in samples.lines().filter(|line| !line.is_empty()) {
+            let input: Value = serde_json::from_str(line).unwrap();
+            let fact = HookFact::parse(&input).unwrap();
+            assert!(fact.claude_session_id.is_some() && fact.cwd.is_some(), "{line}");
+            if let HookKind::PermissionAsked { wish, .. } = &fact.kind {
+                seen.push(wish.clone());
+            }
+        }
+        for wish in [
+            "wants to run `touch bash-ran.txt && ls -la`",
+            "wants to write hello.txt",
+            "wants to edit hello.txt",
+        ] {
+            assert!(seen.iter().any(|text| text == wish), "{wish} not in {seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_call_has_the_same_digest_in_every_event() {
+        let event = |name: &str, command: &str| {
+            HookFact::parse(
+                &json!({"hook_event_name": name, "tool_name": "Bash", "tool_input": {"command": command}}),
+            )
+            .unwrap()
+            .kind
+        };
+        let HookKind::PermissionAsked { call: asked, .. } = event("PermissionRequest", "ls") else {
+            panic!()
+        };
+        assert_eq!(event("PostToolUse", "ls"), HookKind::ToolEnded { call: asked });
+        assert_ne!(event("PostToolUse", "rm"), HookKind::ToolEnded { call: asked });
+    }
+
+    #[test]
+    fn reasons_are_one_short_line_without_tricks() {
+        let long = shortened(&format!("a\n\tb\u{1b}[31m\u{202e}{}", "x".repeat(500)));
+        assert!(long.starts_with("a b\u{fffd}[31m\u{fffd}x") && long.ends_with('…'), "{long}");
+        assert_eq!(long.chars().count(), REASON_CHARS);
+        assert_eq!(HookFact::parse(&json!({"no": "event"})), None);
+        assert_eq!(HookFact::parse(&json!([1])), None);
+    }
+
+    #[test]
+    fn our_hooks_stand_beside_those_of_the_user() {
+        let user = json!({"model": "opus", "disableAllHooks": true,
+                          "hooks": {"Stop": [{"hooks": [{"type": "command", "command": "say done"}]}]}});
+        let merged = settings(Path::new("/opt/my tools/agent"), Some(user));
+        assert_eq!(merged["model"], "opus");
+        assert_eq!(merged["disableAllHooks"], false);
+        assert_eq!(merged["hooks"]["Stop"].as_array().unwrap().len(), 2);
+        assert_eq!(merged["hooks"]["SessionStart"][0]["hooks"][0]["command"], "'/opt/my tools/agent' hook");
+    }
+}
