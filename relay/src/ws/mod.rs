@@ -1,10 +1,113 @@
 //! The two WebSocket endpoints: `/ws` for browsers and `/ws/agent` for machines.
+//!
+//! One task reads a socket, another writes it. Everything that is shared lives in the [hub](crate::hub).
+
+mod agent;
+mod browser;
+mod origin;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRef;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::http::HeaderMap;
+use axum::routing::get;
+use claudenest_shared::code::ErrorCode;
+use claudenest_shared::wire::limits::MAX_MESSAGE_BYTES;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::http::error::ApiError;
+use crate::hub::Hub;
+
+/// Bytes that are gathered before they are handed to the kernel: two full output frames.
+const WRITE_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Times of both endpoints; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A ping is sent this often; silence for three of them ends a socket. Below the idle limits of common proxies (60 s).
+    pub heartbeat: Duration,
+    /// A peer that reads nothing for this long is cut off. It resumes by offset, so this costs little.
+    pub write_timeout: Duration,
+    /// Time for the first message of a peer.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(20),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the endpoints need of the relay.
+#[derive(Clone)]
+pub struct Context {
+    /// The hub.
+    pub hub: Hub,
+    /// Every task of a socket runs on it.
+    pub tasks: TaskTracker,
+    /// Cancelled when the relay ends.
+    pub shutdown: CancellationToken,
+    /// True for pages of the relay's own web app.
+    pub is_own_page: Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>,
+    /// Times.
+    pub timing: Timing,
+}
+
+impl Context {
+    /// Starts what runs beside the sockets, with the first of them.
+    fn start(&self) {
+        if self.hub.is_first_watch() {
+            self.tasks.spawn(self.hub.clone().watch_logins(self.shutdown.clone()));
+        }
+    }
+}
+
+impl FromRef<App> for Context {
+    fn from_ref(app: &App) -> Self {
+        Self {
+            hub: app.hub.clone(),
+            tasks: app.tasks.clone(),
+            shutdown: app.shutdown.clone(),
+            is_own_page: Arc::new(origin::is_same_host),
+            timing: Timing::default(),
+        }
+    }
+}
 
 /// Routes `/ws` and `/ws/agent`.
-pub fn router() -> Router<App> {
-    Router::new()
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Context: FromRef<S>,
+{
+    Router::new().route("/ws", get(browser::upgrade)).route("/ws/agent", get(agent::upgrade))
+}
+
+/// Limits and subprotocol of every socket; refuses peers that do not speak the protocol.
+fn accept(upgrade: WebSocketUpgrade, protocol: &'static str) -> Result<WebSocketUpgrade, ApiError> {
+    let upgrade = upgrade
+        .protocols([protocol])
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES);
+    if upgrade.selected_protocol().is_none() {
+        return Err(ApiError::new(
+            ErrorCode::VersionMismatch,
+            format!("This relay speaks {protocol}. Update the program that connects, or the relay."),
+        ));
+    }
+    Ok(upgrade)
 }

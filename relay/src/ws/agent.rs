@@ -1,0 +1,440 @@
+//! The agent socket: proves the machine, then hands what it says to the hub.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use claudenest_shared::code::ErrorCode;
+use claudenest_shared::machine::{GoodbyeReason, MachineFacts, MachineState};
+use claudenest_shared::pairing::link_message;
+use claudenest_shared::session::SessionInfo;
+use claudenest_shared::token::{self, TokenKind};
+use claudenest_shared::wire::AGENT_SUBPROTOCOL;
+use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, Reply, StreamPosition};
+use claudenest_shared::wire::frame::Frame;
+use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
+use futures_util::stream::SplitStream;
+use futures_util::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::writer::SocketWriter;
+use super::{Context, accept};
+use crate::http::error::ApiError;
+use crate::hub::directory::KnownMachine;
+use crate::hub::link::{Link, Route};
+use crate::hub::outbox::{Closing, Outgoing};
+use crate::hub::terminal::Terminal;
+use crate::hub::terminal::core::Key;
+use crate::hub::{close_code, recorder};
+
+/// Messages that are taken from the socket before their effects are spread: saves locks and wake-ups under load.
+const BATCH_MESSAGES: usize = 64;
+/// Sessions that one machine may name: far beyond what an agent keeps, it bounds memory.
+const MAX_SESSIONS: usize = 20_000;
+
+/// `GET /ws/agent`.
+pub(super) async fn upgrade(
+    State(context): State<Context>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match admit(&context, &headers).await {
+        Ok((machine, digest)) => {
+            let upgrade = match upgrade {
+                Ok(upgrade) => upgrade,
+                Err(rejection) => {
+                    return ApiError::new(ErrorCode::BadRequest, rejection.body_text()).into_response();
+                }
+            };
+            let upgrade = match accept(upgrade, AGENT_SUBPROTOCOL) {
+                Ok(upgrade) => upgrade,
+                Err(error) => return error.into_response(),
+            };
+            context.start();
+            let span = tracing::info_span!("agent", machine.id = %machine.id);
+            upgrade.on_upgrade(move |socket| {
+                let tasks = context.tasks.clone();
+                tasks.track_future(serve(context, machine, digest, socket).instrument(span))
+            })
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Finds the machine of the bearer token.
+async fn admit(context: &Context, headers: &HeaderMap) -> Result<(KnownMachine, [u8; 32]), ApiError> {
+    let unknown = || {
+        ApiError::new(
+            ErrorCode::Unauthenticated,
+            "The relay does not know this machine. Pair it: claudenest-agent pair",
+        )
+    };
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .filter(|token| token::is_well_formed(TokenKind::Machine, token))
+        .ok_or_else(unknown)?;
+    let digest = token::digest(token);
+    match context.hub.directory().machine_by_token(digest).await {
+        Ok(Some(machine)) if machine.is_revoked => Err(ApiError::new(
+            ErrorCode::Revoked,
+            "This machine was removed from the relay. Pair it again: claudenest-agent pair",
+        )),
+        Ok(Some(machine)) => Ok((machine, digest)),
+        Ok(None) => Err(unknown()),
+        Err(error) => Err(error.0.into()),
+    }
+}
+
+/// Why the reader stopped.
+enum End {
+    /// The agent said goodbye.
+    Goodbye(GoodbyeReason),
+    /// The link is gone, silent, or closed by the relay.
+    Lost(&'static str),
+    /// The agent broke the protocol.
+    Violation(String),
+}
+
+async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket: WebSocket) {
+    let (sink, mut stream) = socket.split();
+    let mut writer = SocketWriter::new(sink, context.timing.write_timeout);
+    let (facts, sessions) = match shake_hands(&context, &machine, &digest, &mut writer, &mut stream).await {
+        Ok(hello) => hello,
+        Err(closing) => {
+            tracing::info!(reason = %closing.reason, "a link was refused");
+            return writer.close(&closing).await;
+        }
+    };
+    let epoch = match context.hub.directory().connect(machine.id, &facts).await {
+        Ok(Some(epoch)) => epoch,
+        Ok(None) => {
+            let message =
+                "This machine was removed from the relay. Pair it again: claudenest-agent pair".into();
+            // If this does not arrive, the close frame says it again.
+            let _ = writer.write([Outgoing::json(&RelayMessage::Revoked { message })]).await;
+            let closing = Closing { code: close_code::UNAUTHENTICATED, reason: "revoked".into() };
+            return writer.close(&closing).await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a link could not be noted");
+            let closing = Closing { code: close_code::RESTARTING, reason: "the database is away".into() };
+            return writer.close(&closing).await;
+        }
+    };
+    let link = Arc::new(Link::new(machine.id, machine.user, epoch));
+    link.send(&RelayMessage::Welcome {
+        machine_id: machine.id,
+        machine_name: machine.name.clone(),
+        connection_epoch: epoch,
+        heartbeat_ms: u32::try_from(context.timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
+    });
+    for session in &sessions {
+        link.add_session(session.id);
+    }
+    link.recorder.all(sessions);
+    if !context.hub.link_up(&link) {
+        let closing = Closing { code: close_code::RESTARTING, reason: "not now".into() };
+        return writer.close(&closing).await;
+    }
+    tracing::info!(epoch, "a machine is online");
+    let ended = CancellationToken::new();
+    let recording = CancellationToken::new();
+    let writing = context.tasks.spawn(write(context.clone(), Arc::clone(&link), writer, ended.clone()));
+    let recorder =
+        context.tasks.spawn(recorder::run(context.hub.clone(), Arc::clone(&link), recording.clone()));
+    publish(&context, &link).await;
+
+    let end = read(&context, &link, stream, &ended).await;
+    match &end {
+        End::Goodbye(reason) => {
+            tracing::info!(?reason, "a machine said goodbye");
+            link.out.close(1000, "goodbye", None);
+        }
+        End::Lost(reason) => {
+            tracing::info!(reason, "a machine's link is gone");
+            link.out.close(close_code::RESTARTING, reason, None);
+        }
+        End::Violation(reason) => {
+            tracing::warn!(reason, "a machine broke the protocol");
+            link.out.close(close_code::PROTOCOL, reason, None);
+        }
+    }
+    recording.cancel();
+    drop(recorder.await); // What it said last is noted while it is still the machine's link.
+    let was_current = context.hub.link_down(&link);
+    if let End::Goodbye(GoodbyeReason::Unpairing) = end {
+        if let Err(error) = context.hub.directory().unpair(link.machine).await {
+            tracing::error!(%error, "a machine gave up its token, but that could not be noted");
+        }
+        publish(&context, &link).await;
+    } else if was_current {
+        let state = match end {
+            End::Goodbye(GoodbyeReason::Sleeping) => MachineState::Asleep,
+            End::Goodbye(_) => MachineState::Stopped,
+            End::Lost(_) | End::Violation(_) => MachineState::Unreachable,
+        };
+        match context.hub.directory().set_state(link.machine, link.epoch, state).await {
+            Ok(_) => publish(&context, &link).await,
+            Err(error) => tracing::warn!(%error, "the state of a machine could not be noted"),
+        }
+    }
+    drop(writing.await);
+}
+
+async fn publish(context: &Context, link: &Link) {
+    if let Err(error) = context.hub.publish_machine(link.user, link.machine).await {
+        tracing::warn!(%error, "users were not told about a machine");
+    }
+}
+
+/// Challenge and hello: the agent holds the machine's key.
+async fn shake_hands(
+    context: &Context,
+    machine: &KnownMachine,
+    digest: &[u8; 32],
+    writer: &mut SocketWriter,
+    stream: &mut SplitStream<WebSocket>,
+) -> Result<(Box<MachineFacts>, Vec<SessionInfo>), Closing> {
+    let refuse = |code: u16, reason: &str| Closing { code, reason: reason.to_owned() };
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| refuse(close_code::RESTARTING, "no randomness"))?;
+    let challenge = RelayMessage::Challenge { nonce: to_hex(&nonce), time: context.hub.clock().now() };
+    writer
+        .write([Outgoing::json(&challenge)])
+        .await
+        .map_err(|error| refuse(close_code::RESTARTING, &error.to_string()))?;
+    let first = tokio::time::timeout(context.timing.handshake_timeout, next_text(stream)).await;
+    let text = match first {
+        Ok(Some(text)) => text,
+        Ok(None) => return Err(refuse(close_code::PROTOCOL, "the first message must be a hello")),
+        Err(_) => return Err(refuse(close_code::PROTOCOL, "no hello in time")),
+    };
+    match parse(&text) {
+        Ok(AgentMessage::Hello { signature, facts, sessions }) => {
+            if !is_signed(machine, &nonce, digest, &signature) {
+                return Err(refuse(
+                    close_code::UNAUTHENTICATED,
+                    "the signature is not by this machine's key",
+                ));
+            }
+            if sessions.len() > MAX_SESSIONS {
+                return Err(refuse(close_code::PROTOCOL, "too many sessions"));
+            }
+            Ok((facts, sessions))
+        }
+        Ok(_) => Err(refuse(close_code::PROTOCOL, "the first message must be a hello")),
+        Err(reason) => Err(refuse(close_code::PROTOCOL, &reason)),
+    }
+}
+
+/// The next text message; absent if the socket ended or something else came.
+async fn next_text(stream: &mut SplitStream<WebSocket>) -> Option<String> {
+    loop {
+        match stream.next().await? {
+            Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            _ => return None,
+        }
+    }
+}
+
+fn is_signed(machine: &KnownMachine, nonce: &[u8; 32], digest: &[u8; 32], signature: &str) -> bool {
+    let Some(signature) = from_hex(signature) else { return false };
+    let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&machine.public_key) else { return false };
+    let signature = ed25519_dalek::Signature::from_bytes(&signature);
+    key.verify_strict(&link_message(nonce, digest), &signature).is_ok()
+}
+
+/// Reads until the link ends.
+async fn read(
+    context: &Context,
+    link: &Arc<Link>,
+    stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
+    ended: &CancellationToken,
+) -> End {
+    let mut batches = stream.ready_chunks(BATCH_MESSAGES);
+    let patience = context.timing.heartbeat * 3;
+    let mut run = Run::default();
+    loop {
+        let batch = tokio::select! {
+            () = ended.cancelled() => return End::Lost("closed"),
+            batch = tokio::time::timeout(patience, batches.next()) => batch,
+        };
+        let batch = match batch {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return End::Lost("the connection ended"),
+            Err(_) => return End::Lost("silence for three heartbeats"),
+        };
+        for message in batch {
+            let result = match message {
+                Ok(Message::Binary(bytes)) => run.frame(link, bytes),
+                Ok(Message::Text(text)) => match run.finish() {
+                    Ok(()) => on_text(link, &text),
+                    Err(reason) => Err(End::Violation(reason)),
+                },
+                Ok(Message::Ping(_) | Message::Pong(_)) => Ok(()),
+                Ok(Message::Close(_)) => Err(End::Lost("closed by the agent")),
+                Err(error) => Err(broken(&error)),
+            };
+            if let Err(end) = result {
+                return end;
+            }
+        }
+        if let Err(reason) = run.finish() {
+            return End::Violation(reason);
+        }
+    }
+}
+
+/// A message above the limit is the agent's fault, everything else the network's.
+fn broken(error: &axum::Error) -> End {
+    let text = error.to_string();
+    if text.contains("too long") || text.contains("Space limit") {
+        End::Violation("a message is larger than allowed".into())
+    } else {
+        End::Lost("the connection broke")
+    }
+}
+
+/// Frames in a row for the same terminal, handed over under one lock.
+#[derive(Default)]
+struct Run {
+    terminal: Option<Arc<Terminal>>,
+    frames: Vec<(Key, Frame, Bytes)>,
+}
+
+impl Run {
+    fn frame(&mut self, link: &Link, bytes: Bytes) -> Result<(), End> {
+        let frame = Frame::decode(&bytes).map_err(|error| End::Violation(error.to_string()))?;
+        match link.route(frame.channel) {
+            Some(Route::Open(terminal, key)) => {
+                if !self.terminal.as_ref().is_some_and(|present| Arc::ptr_eq(present, &terminal)) {
+                    self.finish().map_err(End::Violation)?;
+                    self.terminal = Some(terminal);
+                }
+                self.frames.push((key, frame, bytes));
+                Ok(())
+            }
+            Some(Route::Closing) => Ok(()), // On its way when the channel was closed.
+            None => Err(End::Violation(format!("channel {} is not open", frame.channel))),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        let Some(terminal) = self.terminal.take() else { return Ok(()) };
+        let result = terminal.frames(&self.frames);
+        self.frames.clear();
+        result.map_err(|violation| violation.0.to_owned())
+    }
+}
+
+fn parse(text: &str) -> Result<AgentMessage, String> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err("a text message is larger than allowed".into());
+    }
+    serde_json::from_str(text).map_err(|error| format!("a message is not understood: {error}"))
+}
+
+fn on_text(link: &Arc<Link>, text: &str) -> Result<(), End> {
+    match parse(text).map_err(End::Violation)? {
+        AgentMessage::Hello { .. } => Err(End::Violation("a second hello".into())),
+        AgentMessage::Facts { facts } => {
+            link.recorder.facts(facts);
+            Ok(())
+        }
+        AgentMessage::Session { session } => note_session(link, *session),
+        AgentMessage::SessionRemoved { session } => {
+            link.remove_session(session);
+            link.recorder.removed(session);
+            Ok(())
+        }
+        AgentMessage::Response { request, reply } => {
+            if let Reply::Session { session } = &reply {
+                // Who gets this answer may attach at once.
+                note_session(link, (**session).clone())?;
+            }
+            link.answer(request, reply);
+            Ok(())
+        }
+        AgentMessage::StreamOpened { channel, epoch, offset, head, size } => {
+            if let Some(Route::Open(terminal, key)) = link.route(channel) {
+                terminal.stream_opened(key, StreamPosition { epoch, offset }, head, size);
+            }
+            Ok(())
+        }
+        AgentMessage::WriterOpened { channel, acked } => {
+            if let Some(Route::Open(terminal, key)) = link.route(channel) {
+                terminal.writer_opened(key, acked);
+            }
+            Ok(())
+        }
+        AgentMessage::ChannelClosed { channel, error } => {
+            if let Some(Route::Open(terminal, key)) = link.channel_closed(channel) {
+                terminal.channel_closed(key, error);
+            }
+            Ok(())
+        }
+        AgentMessage::Goodbye { reason } => Err(End::Goodbye(reason)),
+    }
+}
+
+fn note_session(link: &Link, session: SessionInfo) -> Result<(), End> {
+    link.add_session(session.id);
+    if link.session_count() > MAX_SESSIONS {
+        return Err(End::Violation("too many sessions".into()));
+    }
+    link.recorder.session(session);
+    Ok(())
+}
+
+/// Writes what is queued, and pings, until the link is closed or cannot be written.
+async fn write(context: Context, link: Arc<Link>, mut writer: SocketWriter, ended: CancellationToken) {
+    let _end = ended.drop_guard_ref();
+    let mut heartbeat = tokio::time::interval(context.timing.heartbeat);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let batch = link.out.take();
+        if !batch.messages.is_empty()
+            && let Err(error) = writer.write(batch.messages).await
+        {
+            tracing::info!(%error, "a machine's link cannot be written");
+            return;
+        }
+        if let Some(closing) = batch.closing {
+            return writer.close(&closing).await;
+        }
+        tokio::select! {
+            () = link.out.woken() => {}
+            () = context.shutdown.cancelled(), if !link.out.is_closing() => {
+                link.out.close(close_code::RESTARTING, "the relay ends", None);
+            }
+            _ = heartbeat.tick() => {
+                if writer.ping().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 64]> {
+    let mut out = [0; 64];
+    if text.len() != 128 || !text.is_ascii() {
+        return None;
+    }
+    for (at, slot) in out.iter_mut().enumerate() {
+        *slot = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(out)
+}
