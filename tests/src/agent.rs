@@ -188,8 +188,8 @@ impl Agent {
         let work = self.work();
         let env = format!("FAKE_CLAUDE={script}");
         let work = work.to_str().context("a UTF-8 path")?;
-        self.json(&["session", "new", "--name", name, "--cwd", work, "--env", &env, "--detach"])?;
-        self.json(&["session", "wait", name, "--state", "running"])
+        self.json(&["session", "new", "--name", name, "--dir", work, "--env", &env])?;
+        self.json(&["session", "wait", name, "--for", "running"])
     }
 
     /// What `session show` says.
@@ -208,8 +208,8 @@ impl Drop for Agent {
     }
 }
 
-/// A pairing code in a line of text.
-fn find_code(line: &str) -> Option<String> {
+/// The pairing code in a line of text, if there is one.
+pub fn find_code(line: &str) -> Option<String> {
     line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .find(|word| word.len() == 7 && word.as_bytes()[3] == b'-' && word.parse::<PairingCode>().is_ok())
         .map(str::to_owned)

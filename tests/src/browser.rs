@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::PATIENCE;
 use crate::http::Http;
@@ -47,7 +47,7 @@ impl Socket {
             .await?
             .context("a ticket")?;
         let ticket = answer.ok()?["ticket"].as_str().context("a ticket in the answer")?.to_owned();
-        let mut stream = Self::connect(user.base(), user.base()).await?;
+        let mut stream = Self::connect(user, user.base()).await?;
         let auth = serde_json::to_string(&BrowserMessage::Auth { ticket })?;
         stream.send(Message::text(auth)).await?;
         let mut socket = Self { stream, machines: Vec::new(), sessions: Vec::new() };
@@ -71,14 +71,15 @@ impl Socket {
     /// # Errors
     /// If the upgrade is refused.
     pub async fn connect(
-        base: &str,
+        user: &Http,
         origin: &str,
     ) -> Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>> {
-        let mut request = format!("{}/ws", base.replacen("http", "ws", 1)).into_client_request()?;
+        let mut request = format!("{}/ws", user.base().replacen("http", "ws", 1)).into_client_request()?;
         request.headers_mut().insert("Origin", origin.parse()?);
         request.headers_mut().insert("Sec-WebSocket-Protocol", BROWSER_SUBPROTOCOL.parse()?);
         let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connector = user.authority().map(trusting).transpose()?;
+        let connecting = connect_async_tls_with_config(request, Some(config), true, connector);
         let (stream, _) = tokio::time::timeout(PATIENCE, connecting).await.context("connecting")??;
         Ok(stream)
     }
@@ -141,4 +142,17 @@ impl Socket {
             }
         }
     }
+}
+
+/// TLS that trusts one certificate authority.
+fn trusting(authority: &std::path::Path) -> Result<Connector> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority)?)?;
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Connector::Rustls(std::sync::Arc::new(config)))
 }

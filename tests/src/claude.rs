@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
@@ -93,28 +93,20 @@ impl Mock {
     }
 }
 
-/// Makes `agent` use the real Claude Code against `mock`: seeded so that no first-run dialog comes, its work directory trusted.
+/// Seeds the home of `agent` so that no first-run dialog comes and its work directory is trusted.
 ///
 /// # Errors
-/// If it is not installed.
-pub fn use_real_claude(agent: &mut Agent, mock: &Mock) -> Result<()> {
-    let claude = real_claude()?;
-    agent.use_claude(&claude)?;
-    let work = agent.work();
-    ensure!(work.is_dir(), "the work directory exists");
+/// If the file cannot be written.
+pub fn seed_home(agent: &Agent) -> Result<()> {
     let seed = json!({
         "hasCompletedOnboarding": true,
         "customApiKeyResponses": {"approved": ["dummy"], "rejected": []},
-        "projects": {work.display().to_string(): {"hasTrustDialogAccepted": true}},
+        "projects": {agent.work().display().to_string(): {"hasTrustDialogAccepted": true}},
     });
-    std::fs::write(agent.home().join(".claude.json"), seed.to_string())?;
-    for (name, value) in environment(mock) {
-        agent.set_env(name, value);
-    }
-    Ok(())
+    Ok(std::fs::write(agent.home().join(".claude.json"), seed.to_string())?)
 }
 
-/// The variables with which Claude Code talks to `mock` and to nothing else.
+/// The variables with which Claude Code talks to `mock` and to nothing else; they go into a session's environment.
 pub fn environment(mock: &Mock) -> [(&'static str, String); 4] {
     [
         ("ANTHROPIC_BASE_URL", mock.url()),

@@ -1,5 +1,8 @@
 //! A logged-in HTTP client of a relay: cookie, CSRF token, JSON in and out.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -38,6 +41,7 @@ pub struct Http {
     cookie: Option<String>,
     csrf: Option<String>,
     bearer: Option<String>,
+    authority: Option<PathBuf>,
 }
 
 impl Http {
@@ -48,7 +52,47 @@ impl Http {
             .max_redirects(0)
             .timeout_global(Some(crate::PATIENCE))
             .build();
-        Self { agent: config.into(), base: base.to_owned(), cookie: None, csrf: None, bearer: None }
+        Self {
+            agent: config.into(),
+            base: base.to_owned(),
+            cookie: None,
+            csrf: None,
+            bearer: None,
+            authority: None,
+        }
+    }
+
+    /// A client without a login that trusts one certificate authority (a PEM file) and no other.
+    ///
+    /// # Errors
+    /// If the file is no certificate.
+    pub fn trusting(base: &str, authority: &Path) -> Result<Self> {
+        use ureq::tls::{Certificate, RootCerts, TlsConfig};
+        let certificate = Certificate::from_pem(&std::fs::read(authority)?)?;
+        let roots = RootCerts::new_with_certs(&[certificate]);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(provider).build();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(crate::PATIENCE))
+            .tls_config(tls)
+            .build();
+        let authority = Some(authority.to_owned());
+        Ok(Self { agent: config.into(), authority, ..Self::anonymous(base) })
+    }
+
+    /// Logs in over TLS, trusting one certificate authority.
+    ///
+    /// # Errors
+    /// If the relay refuses it.
+    pub fn log_in_trusting(base: &str, token: &str, authority: &Path) -> Result<Self> {
+        Self::trusting(base, authority)?.use_token(token)
+    }
+
+    /// The certificate authority that it trusts, if it was given one.
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// Sends a bearer token from now on.
@@ -62,11 +106,16 @@ impl Http {
     /// # Errors
     /// If the relay refuses it.
     pub fn log_in(base: &str, token: &str) -> Result<Self> {
-        let mut client = Self::anonymous(base);
+        Self::anonymous(base).use_token(token)
+    }
+
+    fn use_token(self, token: &str) -> Result<Self> {
+        let mut client = self;
+        let base = client.base.clone();
         let mut response = client
             .agent
             .post(format!("{base}/api/auth/login-link"))
-            .header("Origin", base)
+            .header("Origin", &base)
             .send_json(serde_json::json!({"token": token}))?;
         let status = response.status().as_u16();
         let cookie = response

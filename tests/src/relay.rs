@@ -33,9 +33,17 @@ impl Relay {
     /// # Errors
     /// With its output, if it does not get ready.
     pub fn start_with(args: &[&str], public_url: Option<&str>) -> Result<Self> {
+        Self::start_on(free_port(), args, public_url)
+    }
+
+    /// The same on a port that was chosen before.
+    ///
+    /// # Errors
+    /// With its output, if it does not get ready.
+    pub fn start_on(port: u16, args: &[&str], public_url: Option<&str>) -> Result<Self> {
         let mut relay = Self {
             dir: scratch("relay"),
-            port: free_port(),
+            port,
             running: None,
             public_url: public_url.map(str::to_owned),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),

@@ -64,7 +64,10 @@ impl Viewer {
     /// # Errors
     /// If the relay refuses.
     pub async fn attach(user: &Http, session: SessionId) -> Result<Self> {
-        Self::attach_from(user, session, Some(StreamPosition { epoch: 0, offset: 0 })).await
+        let epoch =
+            user.get(&format!("/api/sessions/{session}"))?.ok()?["epoch"].as_u64().context("an epoch")?;
+        let epoch = u32::try_from(epoch)?;
+        Self::attach_from(user, session, Some(StreamPosition { epoch, offset: 0 })).await
     }
 
     /// Attaches at a position, or with a snapshot.
@@ -226,7 +229,7 @@ impl Viewer {
     async fn connect(&mut self) -> Result<()> {
         let deadline = tokio::time::Instant::now() + crate::PATIENCE;
         let mut socket = loop {
-            let error = match Socket::open(&self.user).await {
+            let error = match Box::pin(Socket::open(&self.user)).await {
                 Ok(socket) => break socket,
                 Err(error) => error,
             };

@@ -6,6 +6,7 @@
 //! | `print TEXT` | prints TEXT (`\e`, `\n`, `\r`, `\s` for space, `\p` for `;` are understood) |
 //! | `wait TEXT` | reads input until TEXT came |
 //! | `echo TEXT` | copies input to output until TEXT came |
+//! | `file FILE` | prints the bytes of FILE |
 //! | `lines N FILE` | N lines of mixed UTF-8; their byte count and SHA-256 go to FILE |
 //! | `pour FILE` | such lines, one every 2 ms, until input contains `stop`; byte count and SHA-256 to FILE |
 //! | `read N FILE` | reads exactly N bytes; their SHA-256 goes to FILE |
@@ -80,6 +81,7 @@ impl Fake {
             "print" => self.print(&unescape(rest))?,
             "wait" => self.until(&unescape(rest), false)?,
             "echo" => self.until(&unescape(rest), true)?,
+            "file" => self.print(&std::fs::read(rest)?)?,
             "lines" => {
                 let (count, file) = rest.split_once(' ').context("lines N FILE")?;
                 let mut tally = Tally::default();
