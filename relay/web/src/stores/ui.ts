@@ -1,0 +1,9 @@
+/** What is open on the page. */
+import { defineStore } from "pinia";
+import { ref } from "vue";
+
+export const useUi = defineStore("ui", () => {
+  const isPaletteOpen = ref(false);
+  const isKeySheetOpen = ref(false);
+  return { isPaletteOpen, isKeySheetOpen };
+});

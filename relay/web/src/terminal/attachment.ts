@@ -1,0 +1,369 @@
+/**
+ * One attached terminal stream: opens on the page's socket, keeps its position over reconnects, grants credit as
+ * the terminal consumes, and says truthfully what it is. It knows no DOM; the terminal is behind {@link OrderedTerminal}.
+ */
+import type { Exit, StreamPosition, TermSize, WireError } from "@/api/types";
+import {
+  encodeFrame,
+  encodeSize,
+  exitOf,
+  FLAG_GAP,
+  FLAG_MORE,
+  FLAG_REFUSED,
+  type Frame,
+  FrameKind,
+  sizeOf,
+  uuidBytes,
+} from "@/wire/frame";
+import {
+  CREDIT_STEP_BYTES,
+  DEFAULT_LAG_LIMIT_BYTES,
+  MAX_LAG_LIMIT_BYTES,
+  VIEWER_WINDOW_BYTES,
+  WHOLE_WINDOW_BYTES,
+} from "@/wire/limits";
+import type { ChannelMessage, LiveSocket } from "@/wire/socket";
+
+import type { InputWriter } from "./input";
+import type { OrderedTerminal } from "./ordered";
+
+/** How often a refused attachment is tried again before it is left to the person. */
+const MAX_REATTACH = 5;
+
+export type AttachmentPhase =
+  /** The socket is away; it comes back by itself. */
+  | "waiting"
+  | "attaching"
+  | "live"
+  /** Attached, but the machine's link is down. */
+  | "machine_away"
+  /** The relay or the machine said no. */
+  | "refused"
+  | "closed";
+
+export interface AttachmentStatus {
+  phase: AttachmentPhase;
+  since: number;
+  error: WireError | null;
+  /** Size of the session's terminal. */
+  size: TermSize | null;
+  exit: Exit | null;
+  /** Bytes that were skipped because the page was slower than the program; grows. */
+  skippedBytes: number;
+}
+
+export interface AttachmentOptions {
+  socket: LiveSocket;
+  session: string;
+  terminal: OrderedTerminal;
+  /** Absent attaches read-only. */
+  writer?: InputWriter | null;
+  maySize: boolean;
+  /** True asks for every byte; false skips ahead when the program is faster than the page. */
+  isWhole?: boolean;
+  /** First position; a snapshot when absent. */
+  from?: StreamPosition | null;
+  /** For small viewers: how far they may lag before they skip ahead. */
+  lagLimitBytes?: number;
+  onStatus?: (status: AttachmentStatus) => void;
+  /** Every output byte as it arrives, before it is parsed. */
+  onOutput?: (bytes: Uint8Array, position: StreamPosition) => void;
+  onSnapshot?: (position: StreamPosition) => void;
+}
+
+export class Attachment {
+  status: AttachmentStatus = {
+    phase: "waiting",
+    since: Date.now(),
+    error: null,
+    size: null,
+    exit: null,
+    skippedBytes: 0,
+  };
+  /** Position of the next byte; null until the first one is known. */
+  position: StreamPosition | null;
+  #options: AttachmentOptions;
+  #session: Uint8Array;
+  #channel: number | null = null;
+  #window: number;
+  #consumed = 0;
+  #granted = 0;
+  #failures = 0;
+  #wish: TermSize | null = null;
+  /** Size that holds at `head`, for the case that the resize itself happened while we were away. */
+  #expected: { head: number; size: TermSize } | null = null;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #unsubscribe: () => void;
+
+  constructor(options: AttachmentOptions) {
+    this.#options = options;
+    this.#session = uuidBytes(options.session);
+    this.#window = options.isWhole ? WHOLE_WINDOW_BYTES : VIEWER_WINDOW_BYTES;
+    this.position = options.from ?? null;
+    this.#unsubscribe = options.socket.onState((state) => {
+      if (state.phase === "open") this.#attach();
+      else this.#lostSocket();
+    });
+    if (options.socket.isReady) this.#attach();
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    clearTimeout(this.#retry);
+    this.#detach();
+    this.#options.writer?.lost();
+    this.#set({ phase: "closed" });
+  }
+
+  /** Asks again after a refusal. */
+  retry(): void {
+    if (this.status.phase !== "refused") return;
+    this.#failures = 0;
+    this.#attach();
+  }
+
+  /** Says which size fits here; the machine decides whether it holds. */
+  wishSize(size: TermSize): void {
+    if (this.#wish?.cols === size.cols && this.#wish.rows === size.rows) return;
+    this.#wish = size;
+    this.#sendWish();
+  }
+
+  /** Owns the terminal's size from now on. */
+  takeSize(size: TermSize): boolean {
+    this.#wish = size;
+    return this.#channel !== null
+      ? this.#options.socket.send({ type: "take_size", channel: this.#channel, size })
+      : false;
+  }
+
+  #attach(): void {
+    clearTimeout(this.#retry);
+    this.#detach();
+    if (!this.#options.socket.isReady) return;
+    const channel = this.#options.socket.openChannel({
+      message: (message) => this.#message(channel, message),
+      frame: (frame) => this.#frame(channel, frame),
+    });
+    this.#channel = channel;
+    this.#consumed = 0;
+    this.#granted = this.#window;
+    this.#set({ phase: "attaching", error: null });
+    this.#options.socket.send({
+      type: "attach",
+      channel,
+      session: this.#options.session,
+      from: this.position,
+      writer: this.#options.writer?.id ?? null,
+      may_size: this.#options.maySize,
+      lag_limit_bytes: this.#options.isWhole
+        ? MAX_LAG_LIMIT_BYTES
+        : (this.#options.lagLimitBytes ?? DEFAULT_LAG_LIMIT_BYTES),
+      credit: this.#window,
+    });
+  }
+
+  #detach(): void {
+    if (this.#channel === null) return;
+    this.#options.socket.send({ type: "detach", channel: this.#channel });
+    this.#options.socket.closeChannel(this.#channel);
+    this.#channel = null;
+    this.#options.writer?.lost();
+  }
+
+  #lostSocket(): void {
+    if (this.#channel !== null) this.#options.socket.closeChannel(this.#channel);
+    this.#channel = null;
+    this.#options.writer?.lost();
+    if (this.status.phase !== "waiting") this.#set({ phase: "waiting" });
+  }
+
+  #message(channel: number, message: ChannelMessage): void {
+    if (channel !== this.#channel) return;
+    switch (message.type) {
+      case "attached":
+        this.#failures = 0;
+        this.#set({ phase: "live", error: null, size: this.status.size ?? message.size });
+        // Another epoch than ours: what we have on screen belongs to a process that is gone.
+        if (this.position && this.position.epoch !== message.epoch) this.position = null;
+        this.#expected = { head: message.head, size: message.size };
+        this.#settleSize();
+        if (message.acked !== null && message.acked !== undefined) this.#openWriter(channel, message.acked);
+        this.#sendWish();
+        break;
+      case "link":
+        if (!message.is_up) {
+          this.#options.writer?.lost();
+          this.#set({ phase: "machine_away" });
+        } else if (this.status.phase === "machine_away") {
+          // Attach anew: this alone tells for certain which input arrived.
+          this.#attach();
+        }
+        break;
+      case "detached":
+        this.#options.socket.closeChannel(channel);
+        this.#channel = null;
+        this.#options.writer?.lost();
+        this.#refused(message.error ?? null);
+        break;
+    }
+  }
+
+  #refused(error: WireError | null): void {
+    this.#set({ phase: "refused", error });
+    const isPassing = error !== null && ["machine_timeout", "unavailable", "internal"].includes(error.code);
+    if (!isPassing || this.#failures >= MAX_REATTACH) return;
+    this.#failures++;
+    this.#retry = setTimeout(() => this.#attach(), 500 * 2 ** this.#failures);
+  }
+
+  #openWriter(channel: number, acked: number): void {
+    this.#options.writer?.opened(acked, (piece) => {
+      if (channel !== this.#channel) return false;
+      return this.#options.socket.sendFrame(
+        encodeFrame({
+          kind: FrameKind.Input,
+          flags: piece.isMore ? FLAG_MORE : 0,
+          channel,
+          epoch: this.position?.epoch ?? 0,
+          session: this.#session,
+          offset: BigInt(piece.sequence),
+          payload: piece.bytes,
+        }),
+      );
+    });
+  }
+
+  /** Agrees on the input numbers anew after a refusal. */
+  resync(): void {
+    if (this.status.phase === "live") this.#attach();
+  }
+
+  #frame(channel: number, frame: Frame): void {
+    if (channel !== this.#channel) return;
+    const terminal = this.#options.terminal;
+    const offset = Number(frame.offset);
+    switch (frame.kind) {
+      case FrameKind.Output:
+        this.#output(channel, frame, offset);
+        break;
+      case FrameKind.Snapshot: {
+        const size = sizeOf(frame);
+        const isGap = (frame.flags & FLAG_GAP) !== 0;
+        const before = this.position;
+        const skipped = isGap && before?.epoch === frame.epoch ? Math.max(0, offset - before.offset) : 0;
+        this.position = { epoch: frame.epoch, offset };
+        terminal.reset();
+        terminal.resize(size);
+        terminal.write(frame.payload.subarray(4), () => this.#consume(channel, frame.payload.length));
+        // A snapshot carries the size that holds at its own offset.
+        if (this.#expected && offset >= this.#expected.head) this.#expected = null;
+        this.#set({ size, exit: null, skippedBytes: this.status.skippedBytes + skipped });
+        this.#options.onSnapshot?.(this.position);
+        break;
+      }
+      case FrameKind.Resize: {
+        const size = sizeOf(frame);
+        this.#expected = null;
+        terminal.resize(size);
+        this.#set({ size });
+        break;
+      }
+      case FrameKind.Exit:
+        this.#set({ exit: exitOf(frame) });
+        break;
+      case FrameKind.InputAck: {
+        const isRefused = (frame.flags & FLAG_REFUSED) !== 0;
+        const code = isRefused ? new TextDecoder().decode(frame.payload) || "unknown" : null;
+        this.#options.writer?.acknowledged(offset, code);
+        break;
+      }
+    }
+  }
+
+  #output(channel: number, frame: Frame, offset: number): void {
+    if (this.position === null || this.position.epoch !== frame.epoch) {
+      // A byte sequence that starts anew: a new process in the same session.
+      if (offset !== 0) {
+        this.#hole();
+        return;
+      }
+      if (this.position) this.#options.terminal.reset();
+      this.position = { epoch: frame.epoch, offset: 0 };
+    }
+    if (offset !== this.position.offset) {
+      this.#hole();
+      return;
+    }
+    const start = this.position;
+    this.position = { epoch: frame.epoch, offset: offset + frame.payload.length };
+    if (this.status.exit) this.#set({ exit: null });
+    this.#options.onOutput?.(frame.payload, start);
+    this.#options.terminal.write(frame.payload, () => this.#consume(channel, frame.payload.length));
+    this.#settleSize();
+  }
+
+  /** Applies the size that came with `attached` once the stream has reached the point where it holds. */
+  #settleSize(): void {
+    const expected = this.#expected;
+    if (!expected || !this.position || this.position.offset < expected.head) return;
+    this.#expected = null;
+    const { size } = this.status;
+    if (size?.cols === expected.size.cols && size.rows === expected.size.rows) return;
+    this.#options.terminal.resize(expected.size);
+    this.#set({ size: expected.size });
+  }
+
+  /** Bytes are missing or doubled: never show them, ask for the screen. */
+  #hole(): void {
+    this.position = null;
+    this.#failures++;
+    if (this.#failures > MAX_REATTACH) {
+      this.#detach();
+      this.#set({ phase: "refused", error: { code: "internal", message: "" } });
+      return;
+    }
+    this.#attach();
+  }
+
+  #consume(channel: number, bytes: number): void {
+    // Late callbacks of an older channel must not count on this one.
+    if (channel !== this.#channel) return;
+    this.#consumed += bytes;
+    const grant = this.#consumed + this.#window;
+    if (grant - this.#granted < CREDIT_STEP_BYTES) return;
+    this.#granted = grant;
+    this.#options.socket.sendFrame(
+      encodeFrame({
+        kind: FrameKind.Credit,
+        flags: 0,
+        channel,
+        epoch: this.position?.epoch ?? 0,
+        session: this.#session,
+        offset: BigInt(grant),
+      }),
+    );
+  }
+
+  #sendWish(): void {
+    if (!this.#wish || this.#channel === null || !this.#options.writer || !this.#options.maySize) return;
+    this.#options.socket.sendFrame(
+      encodeFrame({
+        kind: FrameKind.Resize,
+        flags: 0,
+        channel: this.#channel,
+        epoch: this.position?.epoch ?? 0,
+        session: this.#session,
+        offset: 0n,
+        payload: encodeSize(this.#wish),
+      }),
+    );
+  }
+
+  #set(change: Partial<AttachmentStatus>): void {
+    const since =
+      change.phase !== undefined && change.phase !== this.status.phase ? Date.now() : this.status.since;
+    this.status = { ...this.status, ...change, since };
+    this.#options.onStatus?.(this.status);
+  }
+}

@@ -1,0 +1,179 @@
+/**
+ * Input of one viewer: numbered, acknowledged, and either written exactly once or reported.
+ * It knows no socket and no DOM; the attachment hands it a way to send.
+ */
+import { INPUT_WINDOW_BYTES, MAX_INPUT_BYTES } from "@/wire/limits";
+
+/** Input older than this is not sent after a reconnect: the screen it was typed at is gone. */
+export const RESEND_WITHIN_MS = 10_000;
+/** Input that may wait here. Above it, typing is refused: a person must not believe that it goes somewhere. */
+export const MAX_WAITING_BYTES = 32 * 1024 * 1024;
+
+/** Input that did not reach the terminal, in the order in which it was typed. */
+export interface NotDelivered {
+  bytes: Uint8Array;
+  /** Error code of the refusal; `too_old` after a long pause, `uncertain` when the machine no longer knows, `too_large` when the queue is full. */
+  reason: string;
+}
+
+export interface InputPiece {
+  sequence: number;
+  /** True if the same paste goes on. */
+  isMore: boolean;
+  bytes: Uint8Array;
+}
+
+interface Waiting {
+  bytes: Uint8Array;
+  isMore: boolean;
+  /** Pieces of one paste share this: they are kept or given up together. */
+  group: number;
+  at: number;
+}
+interface Sent extends Waiting {
+  sequence: number;
+}
+
+export interface InputEvents {
+  notDelivered(lost: NotDelivered): void;
+  /** The numbers must be agreed anew: attach again and call {@link InputWriter.opened}. */
+  resync(): void;
+  /** Bytes that have been typed and not yet acknowledged have changed. */
+  pending(bytes: number): void;
+}
+
+export function randomWriterId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+export class InputWriter {
+  readonly id: string;
+  #events: InputEvents;
+  #send: ((piece: InputPiece) => boolean) | null = null;
+  #waiting: Waiting[] = [];
+  #sent: Sent[] = [];
+  #sentBytes = 0;
+  #waitingBytes = 0;
+  #next = 1;
+  #groups = 0;
+
+  constructor(events: InputEvents, id = randomWriterId()) {
+    this.id = id;
+    this.#events = events;
+  }
+
+  get pendingBytes(): number {
+    return this.#sentBytes + this.#waitingBytes;
+  }
+
+  /** Takes what a person typed or pasted. One call is one unit: no other writer's bytes come between. */
+  push(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    if (this.#waitingBytes + bytes.length > MAX_WAITING_BYTES) {
+      this.#events.notDelivered({ bytes, reason: "too_large" });
+      return;
+    }
+    const group = ++this.#groups;
+    const at = Date.now();
+    for (let from = 0; from < bytes.length; from += MAX_INPUT_BYTES) {
+      const piece = bytes.subarray(from, from + MAX_INPUT_BYTES);
+      this.#waiting.push({ bytes: piece, isMore: from + MAX_INPUT_BYTES < bytes.length, group, at });
+    }
+    this.#waitingBytes += bytes.length;
+    this.#flush();
+    this.#events.pending(this.pendingBytes);
+  }
+
+  /** The writer is open; `acked` is the highest number that reached the terminal. */
+  opened(acked: number, send: (piece: InputPiece) => boolean): void {
+    this.#sent = this.#sent.filter((piece) => piece.sequence > acked);
+    this.#count();
+    this.#next = acked + 1;
+    this.#send = send;
+    const oldest = this.#sent[0] ?? this.#waiting[0];
+    if (oldest) {
+      const first = this.#sent[0];
+      if (first && first.sequence !== acked + 1) this.#giveUp("uncertain");
+      // All or nothing: the end of a line without its beginning is worse than neither.
+      else if (Date.now() - oldest.at > RESEND_WITHIN_MS) this.#giveUp("too_old");
+    }
+    const again = this.#sent;
+    this.#sent = [];
+    this.#sentBytes = 0;
+    this.#waiting.unshift(...again);
+    this.#count();
+    this.#flush();
+    this.#events.pending(this.pendingBytes);
+  }
+
+  /** The way to the machine is gone; what was sent keeps its numbers until {@link opened} tells what arrived. */
+  lost(): void {
+    this.#send = null;
+  }
+
+  /** An answer to the piece with this number; `refused` is the error code if it was not written. */
+  acknowledged(sequence: number, refused: string | null): void {
+    if (refused === null) {
+      this.#sent = this.#sent.filter((piece) => piece.sequence > sequence);
+      this.#count();
+      this.#flush();
+      this.#events.pending(this.pendingBytes);
+      return;
+    }
+    const isOurs = this.#sent.some((piece) => piece.sequence === sequence);
+    if (!isOurs) return;
+    // Everything behind a refused piece is out of order now; the rest is told too, and the numbers agreed anew.
+    const refusedPieces = this.#sent.filter((piece) => piece.sequence >= sequence);
+    const groups = new Set(refusedPieces.map((piece) => piece.group));
+    const alsoLost = this.#waiting.filter((piece) => groups.has(piece.group));
+    this.#sent = this.#sent.filter((piece) => piece.sequence < sequence);
+    this.#waiting = this.#waiting.filter((piece) => !groups.has(piece.group));
+    this.#count();
+    this.#send = null;
+    this.#events.notDelivered({ bytes: join([...refusedPieces, ...alsoLost]), reason: refused });
+    this.#events.pending(this.pendingBytes);
+    this.#events.resync();
+  }
+
+  #flush(): void {
+    while (this.#send) {
+      const piece = this.#waiting[0];
+      if (!piece) return;
+      if (this.#sent.length > 0 && this.#sentBytes + piece.bytes.length > INPUT_WINDOW_BYTES) return;
+      const sequence = this.#next;
+      if (!this.#send({ sequence, isMore: piece.isMore, bytes: piece.bytes })) {
+        this.#send = null;
+        return;
+      }
+      this.#next = sequence + 1;
+      this.#waiting.shift();
+      this.#sent.push({ ...piece, sequence });
+      this.#sentBytes += piece.bytes.length;
+      this.#waitingBytes -= piece.bytes.length;
+    }
+  }
+
+  #giveUp(reason: string): void {
+    const lost = join([...this.#sent, ...this.#waiting]);
+    this.#sent = [];
+    this.#waiting = [];
+    this.#count();
+    this.#events.notDelivered({ bytes: lost, reason });
+  }
+
+  #count(): void {
+    this.#sentBytes = this.#sent.reduce((sum, piece) => sum + piece.bytes.length, 0);
+    this.#waitingBytes = this.#waiting.reduce((sum, piece) => sum + piece.bytes.length, 0);
+  }
+}
+
+function join(pieces: { bytes: Uint8Array }[]): Uint8Array {
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.bytes.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece.bytes, at);
+    at += piece.bytes.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,405 @@
+/**
+ * One full terminal on the page: xterm.js with its addons, wired to an attachment and a writer. It owns the DOM
+ * node that it is given and nothing else; Vue components only place it and show what it reports.
+ */
+import "@xterm/xterm/css/xterm.css";
+
+import { SearchAddon } from "@xterm/addon-search";
+import { Unicode11Addon } from "@xterm/addon-unicode11";
+import { WebLinksAddon } from "@xterm/addon-web-links";
+import { WebglAddon } from "@xterm/addon-webgl";
+import { Terminal } from "@xterm/xterm";
+
+import type { SessionInfo, TermSize } from "@/api/types";
+import type { LiveSocket } from "@/wire/socket";
+
+import { Attachment, type AttachmentStatus } from "./attachment";
+import { debugHook, OutputHash } from "./debug";
+import { fontThatFits, measureCell, type Measure, sizeThatFits, SMALLEST_FONT } from "./fit";
+import { InputWriter, type NotDelivered } from "./input";
+import { OrderedTerminal } from "./ordered";
+import { guardTerminal } from "./queries";
+import { FONT_FAMILY, theme } from "./theme";
+
+/** Lines above the screen that the page keeps. */
+const SCROLLBACK_LINES = 20_000;
+/** A window that is dragged sends its last size only. */
+const RESIZE_PAUSE_MS = 120;
+/** A paste above this is asked about first: most are a mistake. */
+export const LARGE_PASTE_CHARS = 1024 * 1024;
+
+export interface ViewState {
+  attachment: AttachmentStatus;
+  /** Lines between the bottom of what is shown and the live end; 0 is live. */
+  linesAbove: number;
+  /** What would fit here at the chosen font size. */
+  fits: TermSize | null;
+  pendingInputBytes: number;
+  /** Matches of the search, if one is open. */
+  matches: { index: number; count: number } | null;
+  /** True while the terminal is wider than the room and can be moved. */
+  isPanned: boolean;
+}
+
+export interface ViewEvents {
+  state(state: ViewState): void;
+  notDelivered(lost: NotDelivered): void;
+  /** A link was clicked; opening it is up to the person. */
+  link(uri: string): void;
+  /** The program wants to put text on the clipboard. */
+  copyOffer(text: string): void;
+  largePaste(text: string): void;
+  copied(isCopied: boolean): void;
+  /** A key that belongs to the page and not to the program. */
+  pageKey(key: "palette" | "search"): void;
+}
+
+export interface ViewOptions {
+  node: HTMLElement;
+  socket: LiveSocket;
+  session: SessionInfo;
+  fontSize: number;
+  isWhole: boolean;
+  /** False on a phone: it never sets the size. */
+  maySize: boolean;
+  /** Smallest font before the terminal is moved instead of shrunk. */
+  leastFont?: number;
+  copy(text: string): Promise<boolean>;
+  events: ViewEvents;
+}
+
+export class TerminalView {
+  readonly terminal: Terminal;
+  readonly writer: InputWriter;
+  readonly attachment: Attachment;
+  #options: ViewOptions;
+  #ordered: OrderedTerminal;
+  #search = new SearchAddon();
+  #webgl: WebglAddon | null = null;
+  #measure: Measure;
+  #state: ViewState;
+  #hash: OutputHash | null;
+  #observer: ResizeObserver;
+  #resizeTimer: ReturnType<typeof setTimeout> | undefined;
+  #isCtrlArmed = false;
+  #onCtrlUsed: (() => void) | null = null;
+  #cleanup: (() => void)[] = [];
+  #fontSize: number;
+  #leastFont: number;
+
+  constructor(options: ViewOptions) {
+    this.#options = options;
+    this.#fontSize = options.fontSize;
+    this.#leastFont = options.leastFont ?? SMALLEST_FONT;
+    const size = options.session.size;
+    this.terminal = new Terminal({
+      cols: size.cols,
+      rows: size.rows,
+      allowProposedApi: true,
+      cursorBlink: false,
+      fontFamily: FONT_FAMILY,
+      fontSize: options.fontSize,
+      theme,
+      scrollback: SCROLLBACK_LINES,
+      macOptionIsMeta: true,
+      minimumContrastRatio: 1,
+      smoothScrollDuration: 0,
+      linkHandler: { activate: (_event, uri) => options.events.link(uri), allowNonHttpProtocols: false },
+    });
+    this.terminal.loadAddon(new Unicode11Addon());
+    this.terminal.unicode.activeVersion = "11";
+    this.terminal.loadAddon(this.#search);
+    this.terminal.loadAddon(new WebLinksAddon((_event, uri) => options.events.link(uri)));
+    guardTerminal(this.terminal, options.events.copyOffer);
+    this.terminal.open(options.node);
+    this.#loadWebgl();
+    this.#measure = measureCell(FONT_FAMILY, this.#webgl !== null);
+
+    this.#ordered = new OrderedTerminal(this.terminal);
+    this.#hash = debugHook() ? new OutputHash() : null;
+    this.writer = new InputWriter({
+      notDelivered: (lost) => options.events.notDelivered(lost),
+      resync: () => this.attachment.resync(),
+      pending: (pendingInputBytes) => this.#set({ pendingInputBytes }),
+    });
+    this.attachment = new Attachment({
+      socket: options.socket,
+      session: options.session.id,
+      terminal: this.#ordered,
+      writer: this.writer,
+      maySize: options.maySize,
+      isWhole: options.isWhole,
+      from: options.isWhole ? { epoch: options.session.epoch, offset: 0 } : null,
+      onStatus: (attachment) => this.#attachmentChanged(attachment),
+      onOutput: this.#hash ? (bytes, position) => this.#hash?.output(bytes, position) : undefined,
+      onSnapshot: this.#hash ? (position) => this.#hash?.snapshot(position) : undefined,
+    });
+    this.#state = {
+      attachment: this.attachment.status,
+      linesAbove: 0,
+      fits: null,
+      pendingInputBytes: 0,
+      matches: null,
+      isPanned: false,
+    };
+
+    this.#wireKeys();
+    this.#wirePaste(options.node);
+    this.terminal.onScroll(() => this.#updateScroll());
+    this.terminal.onWriteParsed(() => this.#updateScroll());
+    this.#search.onDidChangeResults(({ resultIndex, resultCount }) =>
+      this.#set({ matches: { index: resultIndex, count: resultCount } }),
+    );
+    this.#observer = new ResizeObserver(() => this.#roomChanged());
+    this.#observer.observe(options.node);
+    this.layout();
+    this.#exposeDebug();
+    // The bundled font may arrive after the first measurement.
+    void document.fonts?.load(`${options.fontSize}px "JetBrains Mono"`).then(() => {
+      if (this.#cleanup.length === 0 && this.attachment.status.phase === "closed") return;
+      this.#measure = measureCell(FONT_FAMILY, this.#webgl !== null);
+      this.terminal.options.fontFamily = `${FONT_FAMILY} `;
+      this.layout();
+    });
+  }
+
+  dispose(): void {
+    clearTimeout(this.#resizeTimer);
+    this.#observer.disconnect();
+    this.attachment.close();
+    this.#ordered.dispose();
+    for (const undo of this.#cleanup) undo();
+    this.terminal.dispose();
+  }
+
+  focus(): void {
+    this.terminal.focus();
+  }
+
+  setFont(fontSize: number, leastFont = this.#leastFont): void {
+    this.#fontSize = fontSize;
+    this.#leastFont = leastFont;
+    this.layout();
+  }
+
+  toBottom(): void {
+    this.terminal.scrollToBottom();
+    this.#updateScroll();
+  }
+
+  takeSize(): void {
+    if (this.#state.fits) this.attachment.takeSize(this.#state.fits);
+  }
+
+  find(text: string, isBackwards: boolean, isIncremental = false): void {
+    if (text === "") {
+      this.#search.clearDecorations();
+      this.#set({ matches: null });
+      return;
+    }
+    const options = {
+      incremental: isIncremental,
+      decorations: {
+        matchBackground: "#5a4a1c",
+        matchOverviewRuler: "#e0b04a",
+        activeMatchBackground: "#b57b12",
+        activeMatchColorOverviewRuler: "#f0936c",
+      },
+    };
+    if (isBackwards) this.#search.findPrevious(text, options);
+    else this.#search.findNext(text, options);
+  }
+
+  endSearch(): void {
+    this.#search.clearDecorations();
+    this.#set({ matches: null });
+  }
+
+  /** Bytes as a key of the key bar or a mouse report makes them. */
+  send(data: string): void {
+    this.writer.push(new TextEncoder().encode(data));
+    this.terminal.scrollToBottom();
+  }
+
+  sendBytes(bytes: Uint8Array): void {
+    this.writer.push(bytes);
+  }
+
+  /** Pastes as the terminal would: bracketed where the program asks for it. */
+  paste(text: string): void {
+    this.terminal.paste(text);
+  }
+
+  arrow(direction: "A" | "B" | "C" | "D"): void {
+    this.send(`\x1b${this.terminal.modes.applicationCursorKeysMode ? "O" : "["}${direction}`);
+  }
+
+  /** Makes the next letter a control character, once. */
+  armCtrl(isArmed: boolean, onUsed: () => void): void {
+    this.#isCtrlArmed = isArmed;
+    this.#onCtrlUsed = onUsed;
+  }
+
+  async copySelection(): Promise<void> {
+    const text = this.terminal.getSelection();
+    if (text) this.#options.events.copied(await this.#options.copy(text));
+  }
+
+  /** Fits size and font to the room. */
+  layout(): void {
+    const room = this.#room();
+    if (!room) return;
+    const fits = sizeThatFits(room, this.#measure(this.#fontSize));
+    const size = this.attachment.status.size ?? this.#options.session.size;
+    if (fits) this.attachment.wishSize(fits);
+    const isMine = fits?.cols === size.cols && fits.rows === size.rows;
+    const font = isMine
+      ? this.#fontSize
+      : fontThatFits(room, size, this.#fontSize, this.#measure, this.#leastFont);
+    if (this.terminal.options.fontSize !== font) this.terminal.options.fontSize = font;
+    const cell = this.#measure(font);
+    const isPanned = cell.width * size.cols > room.width + 1 || cell.height * size.rows > room.height + 1;
+    this.#set({ fits, isPanned });
+  }
+
+  #room(): { width: number; height: number } | null {
+    const { node } = this.#options;
+    const style = getComputedStyle(node);
+    const width = node.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    const height = node.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+    return width > 0 && height > 0 ? { width, height } : null;
+  }
+
+  #loadWebgl(): void {
+    try {
+      const webgl = new WebglAddon();
+      webgl.onContextLoss(() => {
+        webgl.dispose();
+        this.#webgl = null;
+        this.#measure = measureCell(FONT_FAMILY, false);
+        this.layout();
+      });
+      this.terminal.loadAddon(webgl);
+      this.#webgl = webgl;
+    } catch {
+      // No WebGL here: the DOM renderer is slower and just as right.
+      this.#webgl = null;
+    }
+  }
+
+  #attachmentChanged(attachment: AttachmentStatus): void {
+    if (!this.#state) return;
+    const before = this.#state.attachment.size;
+    this.#set({ attachment });
+    const { size } = attachment;
+    if (size?.cols !== before?.cols || size?.rows !== before?.rows) this.#ordered.run(() => this.layout());
+  }
+
+  #roomChanged(): void {
+    clearTimeout(this.#resizeTimer);
+    this.#resizeTimer = setTimeout(() => this.layout(), RESIZE_PAUSE_MS);
+  }
+
+  #updateScroll(): void {
+    const { baseY, viewportY } = this.terminal.buffer.active;
+    this.#set({ linesAbove: Math.max(0, baseY - viewportY) });
+  }
+
+  #wireKeys(): void {
+    const utf8 = new TextEncoder();
+    this.terminal.onData((data) => {
+      let text = data;
+      if (this.#isCtrlArmed && /^[a-z@[\\\]^_ ]$/i.test(data)) {
+        text = String.fromCharCode(data.toUpperCase().charCodeAt(0) & 31);
+        this.#isCtrlArmed = false;
+        this.#onCtrlUsed?.();
+      }
+      this.writer.push(utf8.encode(text));
+    });
+    // Mouse reports of the old encoding are bytes, not text.
+    this.terminal.onBinary((data) => this.writer.push(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+    this.terminal.attachCustomKeyEventHandler((event) => {
+      if (event.type !== "keydown") return true;
+      const isMod = event.metaKey || (event.ctrlKey && event.shiftKey);
+      const key = event.key.toLowerCase();
+      if (isMod && (key === "k" || key === "f")) {
+        event.preventDefault();
+        this.#options.events.pageKey(key === "k" ? "palette" : "search");
+        return false;
+      }
+      if (event.ctrlKey && event.shiftKey && key === "c") {
+        event.preventDefault();
+        void this.copySelection();
+        return false;
+      }
+      // Left to the browser, which then fires a paste.
+      if (event.ctrlKey && event.shiftKey && key === "v") return false;
+      const isPlainShift = event.shiftKey && !event.ctrlKey && !event.altKey && !event.metaKey;
+      if (event.key === "Enter" && isPlainShift && this.#options.session.mode === "interactive") {
+        // What Claude Code's own terminal set-up makes of Shift+Enter: a new line in the prompt.
+        event.preventDefault();
+        this.send("\x1b\r");
+        return false;
+      }
+      return true;
+    });
+  }
+
+  #wirePaste(node: HTMLElement): void {
+    const onPaste = (event: ClipboardEvent) => {
+      const text = event.clipboardData?.getData("text/plain") ?? "";
+      if (text.length <= LARGE_PASTE_CHARS) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      this.#options.events.largePaste(text);
+    };
+    node.addEventListener("paste", onPaste, { capture: true });
+    this.#cleanup.push(() => node.removeEventListener("paste", onPaste, { capture: true }));
+  }
+
+  #set(change: Partial<ViewState>): void {
+    const keys = Object.keys(change) as (keyof ViewState)[];
+    if (keys.every((key) => this.#state[key] === change[key])) return;
+    this.#state = { ...this.#state, ...change };
+    this.#options.events.state(this.#state);
+  }
+
+  #lines(from: number, to: number): string[] {
+    const { active } = this.terminal.buffer;
+    const lines: string[] = [];
+    for (let row = from; row < to; row++) lines.push(active.getLine(row)?.translateToString(true) ?? "");
+    return lines;
+  }
+
+  #exposeDebug(): void {
+    const hook = debugHook();
+    const hash = this.#hash;
+    if (!hook || !hash) return;
+    const { session } = this.#options;
+    hook.sessions[session.id] = () => {
+      const { baseY, length } = this.terminal.buffer.active;
+      return {
+        id: session.id,
+        name: session.name,
+        status: this.attachment.status,
+        from: hash.from,
+        bytes: hash.bytes,
+        sha256: hash.hex(),
+        snapshots: hash.snapshots,
+        pendingInputBytes: this.writer.pendingBytes,
+        screen: this.#lines(baseY, baseY + this.terminal.rows),
+        history: this.#lines(0, length),
+        size: { cols: this.terminal.cols, rows: this.terminal.rows },
+        renderer: this.#webgl ? "webgl" : "dom",
+      };
+    };
+    hook.inputs[session.id] = {
+      type: (text) => this.terminal.input(text, true),
+      paste: (text) => this.paste(text),
+    };
+    this.#cleanup.push(() => {
+      delete hook.sessions[session.id];
+      delete hook.inputs[session.id];
+    });
+  }
+}
