@@ -499,7 +499,7 @@ impl Actor {
 }
 
 /// Both clocks.
-pub(super) fn now() -> Now {
+pub fn now() -> Now {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { instant: Instant::now(), wall: UnixMs(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)) }
 }

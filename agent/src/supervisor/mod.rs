@@ -33,6 +33,7 @@ use crate::facts;
 use crate::session::SessionHandle;
 use crate::store::{Store, StoreError};
 
+pub use self::actor::now;
 pub use self::record::{Now, Record, Wish};
 pub use self::settings::Settings;
 use self::view::View;
