@@ -8,8 +8,7 @@ fn main() -> ExitCode {
     // may be hundreds of holders, and a hook stands between Claude and every tool call.
     match args.get(1).and_then(|command| command.to_str()) {
         Some("holder") => claudenest_agent::holder::main(),
-        // Fail closed until the guard is there: a hook that cannot ask must block the tool.
-        Some("hook") => ExitCode::from(2),
+        Some("hook") => claudenest_agent::hook::main(),
         _ => {
             if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
                 eprintln!("claudenest-agent: a TLS provider was installed before main; this is a bug.");
