@@ -10,4 +10,5 @@ pub mod config;
 pub mod db;
 pub mod http;
 pub mod hub;
+pub mod postgres;
 pub mod ws;

@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod audit;
+pub mod cluster;
 pub mod enrolment;
 pub mod login;
 pub mod machine;
