@@ -84,7 +84,7 @@ pub struct Config {
     /// Form of the log.
     pub log_format: LogFormat,
     /// What is logged.
-    pub log_filter: String,
+    pub log: String,
 }
 
 /// Why there is no usable configuration.
@@ -179,7 +179,9 @@ impl Loaded {
         let in_file = match std::fs::read_to_string(&path) {
             Ok(text) => toml::from_str::<Partial>(&text)
                 .map_err(|source| ConfigError::Parse { path: path.clone(), source: Box::new(source) })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && asked.is_none() => Partial::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && asked.is_none() => {
+                Partial::default()
+            }
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
         let in_env = Partial::from_env(&env)?;
@@ -247,7 +249,8 @@ impl Config {
             }
             if self.has_tls() && url.starts_with("http://") {
                 return invalid(
-                    "`public_url` begins with http:// although `tls_cert` is given; write https://.".to_owned(),
+                    "`public_url` begins with http:// although `tls_cert` is given; write https://."
+                        .to_owned(),
                 );
             }
         }

@@ -164,7 +164,7 @@ settings! {
         "How long open connections may take to end when the relay stops.";
     log_format: LogFormat, "human", Some("--log-format"),
         "`human` or `json` (one object per line).";
-    log_filter: String, "info", None,
+    log: String, "info", None,
         "What is logged, in the form of `RUST_LOG`: `info`, `claudenest_relay=debug,info`.";
 }
 
@@ -180,7 +180,7 @@ impl Partial {
             login_max_days: Some(90),
             shutdown_grace_seconds: Some(5),
             log_format: Some(LogFormat::Human),
-            log_filter: Some("info".to_owned()),
+            log: Some("info".to_owned()),
             ..Self::default()
         }
     }
@@ -204,7 +204,7 @@ impl Partial {
             login_max_days: self.login_max_days.unwrap_or_default(),
             shutdown_grace_seconds: self.shutdown_grace_seconds.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
-            log_filter: self.log_filter.unwrap_or_default(),
+            log: self.log.unwrap_or_default(),
         };
         config.check()?;
         Ok(config)

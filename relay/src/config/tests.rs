@@ -25,7 +25,8 @@ fn defaults_are_valid() {
 fn the_later_layer_wins_and_is_named() {
     let flags = Partial { login_max_days: Some(3), ..Partial::default() };
     let toml = "login_max_days = 1\nlogin_idle_days = 1\nlisten = \"127.0.0.1:1\"\ntrusted_proxies = [\"10.0.0.0/8\"]";
-    let env = [("CLAUDENEST_RELAY_LOGIN_MAX_DAYS", "2"), ("CLAUDENEST_RELAY_LOGIN_IDLE_DAYS", "2"), ("HOME", "/x")];
+    let env =
+        [("CLAUDENEST_RELAY_LOGIN_MAX_DAYS", "2"), ("CLAUDENEST_RELAY_LOGIN_IDLE_DAYS", "2"), ("HOME", "/x")];
     let loaded = read(toml, &env, flags).unwrap();
     assert_eq!(loaded.config.login_max_days, 3);
     assert_eq!(loaded.config.login_idle_days, 2);
@@ -34,7 +35,7 @@ fn the_later_layer_wins_and_is_named() {
     assert_eq!(source("login_max_days"), Some(Source::Flag));
     assert_eq!(source("login_idle_days"), Some(Source::Environment));
     assert_eq!(source("listen"), Some(Source::File));
-    assert_eq!(source("log_filter"), Some(Source::Default));
+    assert_eq!(source("log"), Some(Source::Default));
 }
 
 #[test]

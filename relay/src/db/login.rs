@@ -262,3 +262,15 @@ pub async fn clean_up(db: &Db, now: UnixMs, idle_since: UnixMs) -> Result<u64, D
     .await?;
     Ok(links.rows_affected() + tickets.rows_affected() + logins.rows_affected())
 }
+
+/// True if nobody has ever logged in: the relay is new.
+///
+/// # Errors
+/// When the database is away.
+pub async fn is_unused(db: &Db) -> Result<bool, DbError> {
+    Ok(sqlx::query_scalar!(
+        "select not exists (select from audit_log where action = 'login.by_link') as \"is_unused!\""
+    )
+    .fetch_one(db.pool())
+    .await?)
+}

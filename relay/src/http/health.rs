@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::error::ApiError;
 use crate::app::App;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -51,8 +50,4 @@ async fn ready(State(app): State<App>) -> Response {
         Ok(()) => "ok\n".into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n").into_response(),
     }
-}
-
-pub(super) async fn not_found() -> ApiError {
-    ApiError::not_found("address on this relay; see /docs for those of the API")
 }

@@ -40,7 +40,7 @@ pub fn router(app: App) -> Router {
         .merge(api)
         .merge(health::probes())
         .merge(openapi::routes(document))
-        .fallback(health::not_found)
+        .fallback(crate::embed::serve)
         // A JSON body travels on to the machine as one message: the same limit.
         .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
         .layer(from_fn_with_state(app.clone(), security::same_site_only))

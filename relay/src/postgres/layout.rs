@@ -80,7 +80,8 @@ impl Layout {
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let meta = std::fs::symlink_metadata(dir).map_err(io("This cannot be read:", dir))?;
-                let owner = self.account.as_ref().map_or(rustix::process::geteuid().as_raw(), |account| account.uid);
+                let owner =
+                    self.account.as_ref().map_or(rustix::process::geteuid().as_raw(), |account| account.uid);
                 // A relay that was killed between making and giving away leaves a directory of its own.
                 let is_mine = meta.uid() == rustix::process::geteuid().as_raw();
                 if !meta.is_dir() || (meta.uid() != owner && !is_mine) || meta.mode() & 0o077 != 0 {
@@ -137,13 +138,11 @@ impl Layout {
         let data = self.data();
         let version = data.join("PG_VERSION");
         match std::fs::read_to_string(&version) {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .map(Some)
-                .map_err(|_| PostgresError::NoCluster { dir: data }),
+            Ok(text) => text.trim().parse().map(Some).map_err(|_| PostgresError::NoCluster { dir: data }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !data.exists() => Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(PostgresError::NoCluster { dir: data }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(PostgresError::NoCluster { dir: data })
+            }
             Err(error) => Err(io("The version of the database cannot be read:", version)(error)),
         }
     }
@@ -207,7 +206,8 @@ mod tests {
         let base = dir.path().join("data");
         Layout::prepare(&base, None).unwrap();
         Layout::prepare(&base, None).unwrap();
-        std::fs::set_permissions(base.join("postgres/socket"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(base.join("postgres/socket"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
         assert!(matches!(Layout::prepare(&base, None), Err(PostgresError::Unsafe { .. })));
     }
 }

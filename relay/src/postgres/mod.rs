@@ -43,13 +43,17 @@ pub enum PostgresError {
         hint: &'static str,
     },
     /// The configured directory has no programs.
-    #[error("There are no PostgreSQL programs (`initdb`, `postgres`) in {dir}. Correct or remove `postgres_bin_dir`.")]
+    #[error(
+        "There are no PostgreSQL programs (`initdb`, `postgres`) in {dir}. Correct or remove `postgres_bin_dir`."
+    )]
     NotThere {
         /// Which.
         dir: PathBuf,
     },
     /// The programs are too old.
-    #[error("The PostgreSQL in {dir} is version {major}; the relay needs 15 or newer. Install a newer one beside it.")]
+    #[error(
+        "The PostgreSQL in {dir} is version {major}; the relay needs 15 or newer. Install a newer one beside it."
+    )]
     TooOld {
         /// Where.
         dir: PathBuf,
@@ -77,7 +81,9 @@ pub enum PostgresError {
         dir: PathBuf,
     },
     /// Root needs another user for the server.
-    #[error("PostgreSQL refuses to run as root, and there is no user {name:?} for it. Set `postgres_user` to an unprivileged user.")]
+    #[error(
+        "PostgreSQL refuses to run as root, and there is no user {name:?} for it. Set `postgres_user` to an unprivileged user."
+    )]
     NoUser {
         /// The name that was looked for.
         name: String,
@@ -94,7 +100,9 @@ pub enum PostgresError {
         dir: PathBuf,
     },
     /// A directory is not safe to use.
-    #[error("{dir} does not belong to this relay or is open to others; remove it or correct its owner and mode (0700).")]
+    #[error(
+        "{dir} does not belong to this relay or is open to others; remove it or correct its owner and mode (0700)."
+    )]
     Unsafe {
         /// Which.
         dir: PathBuf,
@@ -126,7 +134,9 @@ pub enum PostgresError {
         tail: String,
     },
     /// An older server of this cluster runs and cannot be reached or stopped.
-    #[error("A PostgreSQL server (process {pid}) still uses {dir} and neither answers nor stops. Stop it: kill -INT {pid}")]
+    #[error(
+        "A PostgreSQL server (process {pid}) still uses {dir} and neither answers nor stops. Stop it: kill -INT {pid}"
+    )]
     Stuck {
         /// Its process.
         pid: u32,
@@ -138,7 +148,10 @@ pub enum PostgresError {
     Db(#[from] crate::db::DbError),
 }
 
-pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> PostgresError {
+pub(crate) fn io(
+    what: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(std::io::Error) -> PostgresError {
     let path = path.into();
     move |source| PostgresError::Io { what, path, source }
 }
@@ -211,7 +224,9 @@ async fn supervise(layout: Layout, installation: Installation, mut server: Serve
             pause = (pause * 2).min(MAX_PAUSE);
             match Server::up(&layout, &installation).await {
                 Ok(server) => break server,
-                Err(error) => tracing::error!(error = %error, "the built-in database does not start; trying again"),
+                Err(error) => {
+                    tracing::error!(error = %error, "the built-in database does not start; trying again")
+                }
             }
         };
         tracing::info!("the built-in database is back");

@@ -1,5 +1,6 @@
 //! One server process: made, taken over, awaited, stopped.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -61,7 +62,8 @@ impl Server {
     async fn adopt(layout: &Layout) -> Result<Option<Self>, PostgresError> {
         let file = layout.data().join("postmaster.pid");
         let Ok(text) = std::fs::read_to_string(&file) else { return Ok(None) };
-        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw) else {
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw)
+        else {
             return Ok(None);
         };
         if !is_alive(pid) {
@@ -77,7 +79,10 @@ impl Server {
         loop {
             match cluster::ask(&options).await {
                 Answer::Ready { data_dir } if same_file(Path::new(&data_dir), &layout.data()) => {
-                    tracing::info!(pid = pid.as_raw_nonzero().get(), "took over the database server of an earlier relay");
+                    tracing::info!(
+                        pid = pid.as_raw_nonzero().get(),
+                        "took over the database server of an earlier relay"
+                    );
                     return Ok(Some(Self::Adopted(pid)));
                 }
                 Answer::Starting => {}
@@ -101,8 +106,12 @@ impl Server {
     async fn start(layout: &Layout, installation: &Installation) -> Result<Self, PostgresError> {
         let log = layout.log();
         rotate(&log);
-        let open = || std::fs::OpenOptions::new().create(true).append(true).open(&log);
-        let out = open().map_err(io("The log of the database cannot be opened:", &log))?;
+        let out = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&log)
+            .map_err(io("The log of the database cannot be opened:", &log))?;
         let err = out.try_clone().map_err(io("The log of the database cannot be opened:", &log))?;
         let mut command = command(layout, installation, "postgres");
         command.arg("-D").arg(layout.data()).stdout(out).stderr(err);
@@ -215,7 +224,8 @@ async fn init(layout: &Layout, installation: &Installation) -> Result<(), Postgr
     tracing::info!(dir = %layout.data().display(), postgres = installation.major, "making the built-in database");
     let unfinished = layout.unfinished();
     if unfinished.exists() {
-        std::fs::remove_dir_all(&unfinished).map_err(io("An unfinished database cannot be removed:", &unfinished))?;
+        std::fs::remove_dir_all(&unfinished)
+            .map_err(io("An unfinished database cannot be removed:", &unfinished))?;
     }
     let output = command(layout, installation, "initdb")
         .arg("-D")
@@ -232,7 +242,8 @@ async fn init(layout: &Layout, installation: &Installation) -> Result<(), Postgr
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(PostgresError::Init { dir: unfinished, output: text });
     }
-    std::fs::rename(&unfinished, layout.data()).map_err(io("The new database cannot be put in place:", layout.data()))
+    std::fs::rename(&unfinished, layout.data())
+        .map_err(io("The new database cannot be put in place:", layout.data()))
 }
 
 fn rotate(log: &Path) {
@@ -243,7 +254,8 @@ fn rotate(log: &Path) {
 }
 
 fn tail(log: &Path) -> String {
-    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text =
+        std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
@@ -266,7 +278,9 @@ fn is_alive(pid: Pid) -> bool {
 
 fn is_zombie(pid: Pid) -> bool {
     // `pid (name) state …`; the name may contain anything, so from the last bracket on.
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else { return false };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+        return false;
+    };
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
