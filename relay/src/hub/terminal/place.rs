@@ -116,12 +116,13 @@ impl Core {
     ) -> Option<Pulled> {
         let viewer = self.viewers.get_mut(&id)?;
         let ring = &self.shared.ring;
-        if let Some(seq) = viewer.position.and_then(|position| ring.locate(position)) {
+        if let Some(seq) = viewer.position.and_then(|position| ring.locate_whole(position)) {
             let lag = ring.received() - ring.index_of(seq);
             // Half of the ring, so that it does not fall out again at once.
             if lag <= viewer.lag_limit.min(RING_BYTES as u64 / 2) {
                 viewer.place = Place::Following(Cursor::at(seq));
                 self.close_track(*track);
+                self.reconcile(); // The shared stream must now be as patient as this viewer.
                 return None;
             }
         }
@@ -157,8 +158,11 @@ impl Core {
         self.shared.want_snapshot(&mut self.effects);
     }
 
-    /// Gives the viewer a stream of its own from its position.
+    /// Gives the viewer a stream of its own from its position; without a link it is placed when that is back.
     fn open_own(&mut self, id: ViewerId) {
+        if !self.is_link_up {
+            return;
+        }
         let key = self.role(Role::Own(id));
         let Some(viewer) = self.viewers.get_mut(&id) else { return };
         let mut track = Box::<Track>::default();
@@ -207,8 +211,10 @@ impl Core {
             .map(|(id, _)| id)
             .collect();
         for id in wanting {
-            // Placing one may open the stream anew; the rest is placed when that is open.
-            if self.shared.is_open() {
+            // Placing one may place others too, or open the stream anew; the rest is placed when that is open.
+            let is_wanting =
+                self.viewers.get(&id).is_some_and(|viewer| matches!(viewer.place, Place::Wanting));
+            if is_wanting && self.shared.is_open() {
                 self.place(id);
             }
         }
@@ -220,9 +226,7 @@ impl Core {
     /// Finds the place of a viewer that has said what it wants; the shared stream is open.
     fn place(&mut self, id: ViewerId) {
         self.wake(id);
-        let others_follow = self.active().any(|(other, viewer)| {
-            other != id && matches!(viewer.place, Place::Following(_) | Place::Awaiting)
-        });
+        let is_alone = !self.active().any(|(other, viewer)| other != id && viewer.is_on_shared());
         let (head, epoch) = (self.head, self.epoch);
         let Some(viewer) = self.viewers.get_mut(&id) else { return };
         let Some(wanted) = viewer.position else { return self.jump(id) };
@@ -232,17 +236,18 @@ impl Core {
         let is_ahead = wanted.epoch == epoch
             && wanted.offset <= head
             && ring.position().is_some_and(|at| at.epoch == epoch && at.offset < wanted.offset);
-        if let Some(seq) = ring.locate(wanted) {
+        let located = if viewer.wants_every_byte() { ring.locate_whole(wanted) } else { ring.locate(wanted) };
+        if let Some(seq) = located {
             viewer.place = Place::Following(Cursor::at(seq));
         } else if is_ahead {
             viewer.place = Place::Following(Cursor::at(ring.end_seq()));
         } else if asked == Some(wanted) {
             self.jump(id); // The machine no longer has these bytes.
-        } else if others_follow {
-            self.open_own(id);
-        } else {
+        } else if is_alone {
             self.reset_shared();
             self.reconcile();
+        } else {
+            self.open_own(id);
         }
     }
 

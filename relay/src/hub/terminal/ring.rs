@@ -102,6 +102,8 @@ pub(super) struct Ring {
     bytes: usize,
     received: u64,
     position: Option<StreamPosition>,
+    /// Number of the entry after the newest jump: from there on, no byte is missing.
+    whole_from: u64,
     last_exit: Option<StreamPosition>,
 }
 
@@ -190,6 +192,9 @@ impl Ring {
             _ => {}
         }
         let seq = self.end_seq();
+        if frame.kind == FrameKind::Snapshot && !is_optional {
+            self.whole_from = seq + 1;
+        }
         let encoded = with_channel(encoded, channel).freeze();
         self.bytes += encoded.len() + ENTRY_OVERHEAD_BYTES;
         self.entries.push_back(Entry {
@@ -242,6 +247,11 @@ impl Ring {
         let entry = &self.entries[found];
         let is_behind_it = entry.end() == wanted.offset && entry.payload_bytes > 0;
         Some(self.first_seq + found as u64 + u64::from(is_behind_it))
+    }
+
+    /// The same, but only if no byte is missing from there to the end.
+    pub(super) fn locate_whole(&self, wanted: StreamPosition) -> Option<u64> {
+        self.locate(wanted).filter(|seq| *seq >= self.whole_from)
     }
 
     /// The newest snapshot after which at most `delta` payload bytes came.

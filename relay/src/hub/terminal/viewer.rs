@@ -112,6 +112,9 @@ impl Writer {
                 self.unacked_bytes -= len;
             }
         }
+        if flags & FLAG_REFUSED == 0 {
+            self.acked = self.acked.map(|acked| acked.max(seq));
+        }
         if self.acks.len() < MAX_UNACKED_FRAMES {
             self.acks.push_back((seq, flags, payload));
         }
