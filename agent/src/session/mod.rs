@@ -4,6 +4,8 @@
 //! [`SessionHandle`] is the only way in. Nothing here knows relays, users or Claude Code. Nobody who reads can
 //! slow the child down, and nobody who writes can get between the bytes of another's paste.
 
+pub mod sanitise;
+
 use std::path::PathBuf;
 
 use bytes::Bytes;
