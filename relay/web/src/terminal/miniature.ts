@@ -11,7 +11,7 @@ import type { LiveSocket } from "@/wire/socket";
 import { Attachment, type AttachmentStatus } from "./attachment";
 import { OrderedTerminal } from "./ordered";
 import { guardTerminal } from "./queries";
-import { BACKGROUND, FONT_FAMILY, FOREGROUND, paletteColour } from "./theme";
+import { BACKGROUND, FONT_FAMILY, FOREGROUND, loadFonts, paletteColour } from "./theme";
 
 /** Four pictures a second show that something lives, and cost little. */
 const PAINT_PAUSE_MS = 250;
@@ -26,6 +26,7 @@ export class Miniature {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #observer: ResizeObserver;
   #last = 0;
+  #isDisposed = false;
 
   constructor(
     canvas: HTMLCanvasElement,
@@ -57,6 +58,7 @@ export class Miniature {
     });
     this.#observer = new ResizeObserver(() => this.#schedule());
     this.#observer.observe(canvas);
+    if (document.fonts) void loadFonts().then(() => this.#schedule());
   }
 
   retry(): void {
@@ -64,6 +66,7 @@ export class Miniature {
   }
 
   dispose(): void {
+    this.#isDisposed = true;
     clearTimeout(this.#timer);
     this.#observer.disconnect();
     this.#attachment.close();
@@ -72,7 +75,7 @@ export class Miniature {
   }
 
   #schedule(): void {
-    if (this.#timer !== undefined) return;
+    if (this.#timer !== undefined || this.#isDisposed) return;
     const pause = Math.max(0, this.#last + PAINT_PAUSE_MS - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = undefined;

@@ -67,3 +67,10 @@ export function paletteColour(index: number): string {
   const cube = index - 16;
   return `rgb(${level(Math.floor(cube / 36))},${level(Math.floor(cube / 6) % 6)},${level(cube % 6)})`;
 }
+
+/** Loads every face that a terminal draws with; a canvas does not ask for fonts again once it has drawn without them. */
+export async function loadFonts(): Promise<void> {
+  const faces = ['14px "JetBrains Mono"', 'bold 14px "JetBrains Mono"', 'italic 14px "JetBrains Mono"'];
+  const loads = faces.map((face) => document.fonts.load(face, "W─"));
+  await Promise.allSettled([...loads, document.fonts.load('14px "Nest Symbols"', "⎿⏵")]);
+}

@@ -19,7 +19,7 @@ import { fontThatFits, measureCell, type Measure, sizeThatFits, SMALLEST_FONT } 
 import { InputWriter, type NotDelivered } from "./input";
 import { OrderedTerminal } from "./ordered";
 import { guardTerminal } from "./queries";
-import { FONT_FAMILY, theme } from "./theme";
+import { FONT_FAMILY, loadFonts, theme } from "./theme";
 
 /** Lines above the screen that the page keeps. */
 const SCROLLBACK_LINES = 20_000;
@@ -84,6 +84,7 @@ export class TerminalView {
   #isCtrlArmed = false;
   #onCtrlUsed: (() => void) | null = null;
   #cleanup: (() => void)[] = [];
+  #isDisposed = false;
   #fontSize: number;
   #leastFont: number;
 
@@ -154,16 +155,11 @@ export class TerminalView {
     this.#observer.observe(options.node);
     this.layout();
     this.#exposeDebug();
-    // The bundled font may arrive after the first measurement.
-    void document.fonts?.load(`${options.fontSize}px "JetBrains Mono"`).then(() => {
-      if (this.#cleanup.length === 0 && this.attachment.status.phase === "closed") return;
-      this.#measure = measureCell(FONT_FAMILY, this.#webgl !== null);
-      this.terminal.options.fontFamily = `${FONT_FAMILY} `;
-      this.layout();
-    });
+    void this.#adoptFonts();
   }
 
   dispose(): void {
+    this.#isDisposed = true;
     clearTimeout(this.#resizeTimer);
     this.#observer.disconnect();
     this.attachment.close();
@@ -260,6 +256,18 @@ export class TerminalView {
     const cell = this.#measure(font);
     const isPanned = cell.width * size.cols > room.width + 1 || cell.height * size.rows > room.height + 1;
     this.#set({ fits, isPanned });
+  }
+
+  /** The bundled fonts may arrive after the first measurement and after the first glyphs were drawn. */
+  async #adoptFonts(): Promise<void> {
+    if (!document.fonts) return;
+    await loadFonts();
+    if (this.#isDisposed) return;
+    this.#measure = measureCell(FONT_FAMILY, this.#webgl !== null);
+    // A new value, though an equal one, makes xterm.js measure again.
+    this.terminal.options.fontFamily = `${FONT_FAMILY} `;
+    this.terminal.clearTextureAtlas();
+    this.layout();
   }
 
   #room(): { width: number; height: number } | null {
