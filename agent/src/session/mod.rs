@@ -5,6 +5,7 @@
 //! slow the child down, and nobody who writes can get between the bytes of another's paste.
 
 pub mod sanitise;
+pub mod screen;
 
 use std::path::PathBuf;
 
