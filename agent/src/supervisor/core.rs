@@ -219,7 +219,11 @@ impl Core {
         session.volatile.is_launching = false;
         session.record.info.pid = Some(pid);
         session.record.info.started_at = Some(now.wall);
+        let early = std::mem::take(&mut session.volatile.early_hooks);
         self.running(now, id);
+        for fact in early {
+            self.hook(now, id, &fact);
+        }
         if self.sessions[&id].record.wish != Wish::None {
             self.begin_end(now, id, Duration::ZERO);
         }
@@ -261,7 +265,8 @@ impl Core {
         let Some(session) = self.launching(id, epoch) else { return };
         session.volatile.is_launching = false;
         let attempts = session.record.info.attempts;
-        if session.record.wish == Wish::Stop {
+        if std::mem::take(&mut session.record.wish) == Wish::Stop {
+            self.end_record(now, id);
             self.set_state(
                 now,
                 id,

@@ -9,6 +9,8 @@ use claudenest_shared::session::{
 use claudenest_shared::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::claude::HookFact;
+
 /// Both clocks: one for durations, one for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -148,6 +150,8 @@ pub(super) struct Volatile {
     pub before_pause: Option<(SessionState, Option<String>, StateSource)>,
     /// A start is under way and its process is not known yet.
     pub is_launching: bool,
+    /// Hooks that were faster than the news that their process runs.
+    pub early_hooks: Vec<HookFact>,
     /// The current process was given a prompt.
     pub has_prompt: bool,
     /// A warning about the memory limit was given for this process.

@@ -13,6 +13,9 @@ use crate::claude::HookFact;
 use crate::claude::hint::Hint;
 use crate::claude::hooks::HookKind;
 
+/// Hooks kept until their process is known: milliseconds, so one or two.
+const EARLY_HOOKS: usize = 16;
+
 impl Core {
     /// Ends a session. An ended one stays as it is.
     ///
@@ -214,6 +217,12 @@ impl Core {
     pub fn hook(&mut self, now: Now, id: SessionId, fact: &HookFact) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !session.record.info.state.is_live() {
+            return;
+        }
+        if session.volatile.is_launching {
+            if session.volatile.early_hooks.len() < EARLY_HOOKS {
+                session.volatile.early_hooks.push(fact.clone());
+            }
             return;
         }
         session.volatile.first_sign_by = None;
