@@ -12,6 +12,7 @@ pub mod directory;
 pub mod facts;
 pub mod holder;
 pub mod hook;
+pub mod link;
 pub mod log;
 pub mod near;
 pub mod pairing;

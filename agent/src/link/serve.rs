@@ -1,0 +1,176 @@
+//! What an open link does: answers requests, moves frames, and tells the relay what changes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claudenest_shared::code::{ErrorCode, WireError};
+use claudenest_shared::id::SessionId;
+use claudenest_shared::machine::MachineFacts;
+use claudenest_shared::session::SessionInfo;
+use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, Reply};
+use claudenest_shared::wire::frame::Frame;
+use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
+use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::actor::LinkHost;
+use crate::channel::{Channels, Outgoing};
+use crate::supervisor::SessionEvent;
+
+/// Requests of one relay that run at the same time; further ones are refused as "overloaded".
+const MAX_REQUESTS: usize = 64;
+/// Facts (load, memory) are told this often when they have changed.
+const FACTS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The serving side of one connection.
+pub(super) struct Service<H> {
+    host: Arc<H>,
+    out: mpsc::Sender<Outgoing>,
+    channels: Channels,
+    requests: Arc<Semaphore>,
+    over: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl<H: LinkHost> Service<H> {
+    pub(super) fn new(
+        host: Arc<H>,
+        out: mpsc::Sender<Outgoing>,
+        over: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        let finder = Arc::clone(&host);
+        let channels = Channels::new(Arc::new(move |session| finder.session(session)), out.clone(), false);
+        Self { host, out, channels, requests: Arc::new(Semaphore::new(MAX_REQUESTS)), over, tasks }
+    }
+
+    /// Starts to tell the relay about changes since `events` was subscribed.
+    pub(super) fn start(
+        &self,
+        facts: MachineFacts,
+        unsent: Vec<SessionInfo>,
+        events: broadcast::Receiver<SessionEvent>,
+    ) {
+        let (host, out, over) = (Arc::clone(&self.host), self.out.clone(), self.over.clone());
+        self.tasks.spawn(async move {
+            over.run_until_cancelled(tell(host, out, facts, unsent, events)).await;
+        });
+    }
+
+    pub(super) async fn message(&mut self, message: RelayMessage) {
+        let other = match message {
+            RelayMessage::Request { request, op } => {
+                let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+                    let error = WireError::new(
+                        ErrorCode::Unavailable,
+                        "The machine is busy with other requests. Try again in a moment.",
+                    );
+                    return self.answer(request, Reply::Error { error }).await;
+                };
+                let (host, out, over) = (Arc::clone(&self.host), self.out.clone(), self.over.clone());
+                self.tasks.spawn(async move {
+                    let reply = host.execute(op).await;
+                    drop(permit);
+                    let response = Outgoing::Message(AgentMessage::Response { request, reply });
+                    over.run_until_cancelled(out.send(response)).await;
+                });
+                return;
+            }
+            other => other,
+        };
+        if self.channels.message(other).await.is_err() {
+            tracing::debug!("a message of the relay has no meaning here and is ignored");
+        }
+    }
+
+    pub(super) async fn refuse_unknown(&self, request: u64) {
+        let error = WireError::new(
+            ErrorCode::VersionMismatch,
+            "This machine's agent does not know that request. Update claudenest-agent on the machine.",
+        );
+        self.answer(request, Reply::Error { error }).await;
+    }
+
+    pub(super) fn frame(&mut self, frame: Frame) -> Result<(), &'static str> {
+        self.channels.frame(frame)
+    }
+
+    async fn answer(&self, request: u64, reply: Reply) {
+        // A closed queue means that the connection is over.
+        let _ = self.out.send(Outgoing::Message(AgentMessage::Response { request, reply })).await;
+    }
+}
+
+/// Splits the sessions into those that fit into the first message and the others.
+pub(super) fn split_to_fit(sessions: Vec<SessionInfo>) -> (Vec<SessionInfo>, Vec<SessionInfo>) {
+    // Half for the sessions leaves ample room for facts and signature.
+    let mut room = MAX_TEXT_BYTES / 2;
+    let fitting = sessions
+        .iter()
+        .take_while(|session| {
+            let size = serde_json::to_string(session).map_or(usize::MAX, |text| text.len() + 1);
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        })
+        .count();
+    let mut first = sessions;
+    let rest = first.split_off(fitting);
+    (first, rest)
+}
+
+/// Tells changes until the connection is over. Many changes of one session between two writes become one.
+async fn tell<H: LinkHost>(
+    host: Arc<H>,
+    out: mpsc::Sender<Outgoing>,
+    mut facts: MachineFacts,
+    unsent: Vec<SessionInfo>,
+    mut events: broadcast::Receiver<SessionEvent>,
+) {
+    let mut changed: BTreeSet<SessionId> = unsent.into_iter().map(|session| session.id).collect();
+    let mut ticks = tokio::time::interval(FACTS_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        while let Some(session) = changed.pop_first() {
+            let message = match host.info(session) {
+                Some(info) => AgentMessage::Session { session: Box::new(info) },
+                None => AgentMessage::SessionRemoved { session },
+            };
+            if out.send(Outgoing::Message(message)).await.is_err() {
+                return;
+            }
+        }
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => note(&mut changed, &event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    changed.extend(host.sessions().iter().map(|session| session.id));
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            _ = ticks.tick() => {
+                let now = host.facts().await;
+                if now != facts {
+                    facts = now;
+                    let message = AgentMessage::Facts { facts: Box::new(facts.clone()) };
+                    if out.send(Outgoing::Message(message)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        while let Ok(event) = events.try_recv() {
+            note(&mut changed, &event);
+        }
+    }
+}
+
+fn note(changed: &mut BTreeSet<SessionId>, event: &SessionEvent) {
+    changed.insert(match event {
+        SessionEvent::Changed(info) => info.id,
+        SessionEvent::Removed(session) => *session,
+    });
+}
