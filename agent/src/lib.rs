@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod credential;
+pub mod daemon;
 pub mod directory;
 pub mod facts;
 pub mod holder;

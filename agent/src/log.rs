@@ -15,13 +15,13 @@ use crate::config::LogFormat;
 /// A log file is renamed to `.1` when it reaches this size: two of them tell days of a normal daemon.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// Starts logging to stderr and, if given, to a file (always JSON lines when the format is JSON).
+/// Starts logging to stderr, if wanted, and to a file, if given.
 ///
 /// # Errors
 /// If the file cannot be opened.
-pub fn start(filter: &str, format: LogFormat, file: Option<&Path>) -> io::Result<()> {
+pub fn start(filter: &str, format: LogFormat, to_stderr: bool, file: Option<&Path>) -> io::Result<()> {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let stderr = layer(format, io::stderr, io::stderr().is_terminal());
+    let stderr = to_stderr.then(|| layer(format, io::stderr, io::stderr().is_terminal()));
     let file = match file {
         Some(path) => Some(layer(format, Mutex::new(RotatingFile::open(path, MAX_FILE_BYTES)?), false)),
         None => None,

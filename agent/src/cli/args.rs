@@ -64,6 +64,27 @@ pub struct Global {
     pub json: bool,
 }
 
+impl Global {
+    /// The same flags as arguments, for a daemon that this command starts.
+    pub fn as_arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = Vec::new();
+        let mut put = |flag: &str, value: std::ffi::OsString| arguments.extend([flag.into(), value]);
+        for (flag, path) in [("--config", &self.config), ("--data-dir", &self.data_dir)] {
+            if let Some(path) = path {
+                // The daemon runs in another directory.
+                put(flag, std::path::absolute(path).unwrap_or_else(|_| path.clone()).into());
+            }
+        }
+        if let Some(filter) = &self.log {
+            put("--log", filter.into());
+        }
+        if let Some(format) = self.log_format {
+            put("--log-format", format.as_str().into());
+        }
+        arguments
+    }
+}
+
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -101,7 +122,12 @@ pub enum Command {
         docs: bool,
     },
     /// Run the daemon in the foreground.
-    Run,
+    #[command(after_help = "Ctrl-C stops the daemon; sessions go on and the next daemon finds them.")]
+    Run {
+        /// Leave the terminal and log to the file only.
+        #[arg(long, hide = true)]
+        background: bool,
+    },
     /// Start the daemon at login.
     #[command(subcommand)]
     Service(ServiceCommand),

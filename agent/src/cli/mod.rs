@@ -3,6 +3,7 @@
 //! `anyhow` lives here and in `main.rs` only; every other module has typed errors.
 
 pub mod args;
+mod daemon;
 pub mod exit;
 mod info;
 
@@ -80,6 +81,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let context = context(cli.global)?;
     match cli.command {
         Command::Config { .. } => info::config(&context),
+        Command::Run { background } => daemon::run(&context, background),
         _ => Err(exit::fail(exit::Exit::Failed, "This command is not built yet.")),
     }
 }
@@ -97,11 +99,7 @@ fn context(global: args::Global) -> anyhow::Result<Context> {
         effective.set_flag("log", filter)?;
     }
     if let Some(format) = global.log_format {
-        let text = match format {
-            config::LogFormat::Human => "human",
-            config::LogFormat::Json => "json",
-        };
-        effective.set_flag("log_format", text)?;
+        effective.set_flag("log_format", format.as_str())?;
     }
     Ok(Context { paths, effective, json: global.json, global })
 }

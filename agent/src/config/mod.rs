@@ -42,6 +42,16 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// The configuration with every key set.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {

@@ -272,12 +272,7 @@ pub static KEYS: &[Key] = &[
             };
             Ok(())
         },
-        get: |config| {
-            quoted(match config.log_format {
-                LogFormat::Human => "human",
-                LogFormat::Json => "json",
-            })
-        },
+        get: |config| quoted(config.log_format.as_str()),
     },
 ];
 

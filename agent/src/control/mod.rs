@@ -171,6 +171,12 @@ pub struct RelayStatus {
     /// What happened and what to do, for people.
     #[serde(default)]
     pub detail: Option<String>,
+    /// The relay's clock minus this machine's, in milliseconds, once it was heard.
+    #[serde(default)]
+    pub clock_difference_ms: Option<i64>,
+    /// When it is tried again, while it is away.
+    #[serde(default)]
+    pub next_attempt_at: Option<UnixMs>,
 }
 
 /// State of the link to a relay.
@@ -185,6 +191,8 @@ pub enum RelayState {
     Unreachable,
     /// The token was revoked: pair again.
     Revoked,
+    /// Key or token cannot be read on this machine.
+    NoSecret,
 }
 
 /// What the daemon knows about its links; the relay link implements it.
