@@ -77,11 +77,12 @@ impl Context {
 
 impl FromRef<App> for Context {
     fn from_ref(app: &App) -> Self {
+        let site = app.site.clone();
         Self {
             hub: app.hub.clone(),
             tasks: app.tasks.clone(),
             shutdown: app.shutdown.clone(),
-            is_own_page: Arc::new(origin::is_same_host),
+            is_own_page: Arc::new(move |headers| site.is_own_page(headers) || origin::is_same_host(headers)),
             timing: Timing::default(),
         }
     }
