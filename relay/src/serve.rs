@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
 use sd_notify::NotifyState;
 use sqlx::postgres::PgConnectOptions;
@@ -175,13 +176,18 @@ async fn run_with(
     let service = http::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let mut server = match tls {
         None => {
-            let server = axum_server::from_tcp(listener).map_err(ServeError::Server)?.handle(handle.clone());
+            let server = axum_server::from_tcp(listener)
+                .map_err(ServeError::Server)?
+                // Without it, a keystroke may wait for the acknowledgement of the one before.
+                .acceptor(NoDelayAcceptor::new())
+                .handle(handle.clone());
             tokio::spawn(server.serve(service))
         }
         Some(Tls { config, files }) => {
             app.tasks.spawn(refresh_forever(files, config.clone(), shutdown.clone()));
             let server = axum_server::from_tcp_rustls(listener, config)
                 .map_err(ServeError::Server)?
+                .map(|acceptor| acceptor.acceptor(NoDelayAcceptor::new()))
                 .handle(handle.clone());
             tokio::spawn(server.serve(service))
         }
