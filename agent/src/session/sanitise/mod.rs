@@ -10,7 +10,8 @@
 //!
 //! | input | towards viewers | event |
 //! |---|---|---|
-//! | text, C0 controls, DEL | as it is | |
+//! | text, C0 controls | as it is | |
+//! | DEL | blanked: terminals ignore it, but xterm.js 6.0 logs an error for each | |
 //! | invalid UTF-8 | `?` for each ill-formed part | |
 //! | C1 as UTF-8 (`C2 9B`) | treated and written as its 7-bit form (`ESC [`) | as that |
 //! | ENQ | blanked | query |
@@ -35,13 +36,14 @@ mod csi;
 mod osc;
 mod query;
 
-use memchr::memchr3;
+use memchr::{memchr, memchr3};
 
 pub use query::{AnswerContext, Mode, ModeState, Query, Rgb, answer};
 
 const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 const ENQ: u8 = 0x05;
+const DEL: u8 = 0x7f;
 const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
 /// First byte of every C1 control in UTF-8, and never a continuation byte.
@@ -87,6 +89,14 @@ pub enum Event {
         /// Text.
         body: String,
     },
+}
+
+/// The largest place up to `at` where output of a [`Sanitiser`] may be cut into frames without splitting a character.
+///
+/// xterm.js 6.0 loses a character that is split over two writes behind a `0x80` byte, as in a dash (`E2 80 | 94`).
+pub fn character_boundary(output: &[u8], at: usize) -> usize {
+    let is_inside = |at: &usize| output.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    (0..=at.min(output.len())).rev().find(|at| !is_inside(at)).unwrap_or(0)
 }
 
 /// What is being swallowed after an overlong sequence.
@@ -231,7 +241,7 @@ impl Sanitiser {
                 // A new sequence, or a character that has no place here: this one ends before it.
                 ESC | 0x80.. => return cancel(index - 1, &controls, out, events),
                 0x00..=0x1f => controls.push(byte),
-                0x7f => {}
+                DEL => {}
                 b'[' if clean.len() == 1 => {
                     is_csi = true;
                     clean.push(byte);
@@ -412,13 +422,13 @@ fn text(buf: &[u8], out: &mut Vec<u8>) -> usize {
     loop {
         let error = match std::str::from_utf8(rest) {
             Ok(_) => {
-                out.extend_from_slice(rest);
+                characters(rest, out);
                 return run;
             }
             Err(error) => error,
         };
         let (valid, others) = rest.split_at(error.valid_up_to());
-        out.extend_from_slice(valid);
+        characters(valid, out);
         let ill_formed = match error.error_len() {
             Some(length) => length,
             None if is_closed => others.len(),
@@ -426,6 +436,16 @@ fn text(buf: &[u8], out: &mut Vec<u8>) -> usize {
         };
         invalid(out, ill_formed);
         rest = &others[ill_formed..];
+    }
+}
+
+/// Writes well-formed text.
+fn characters(text: &[u8], out: &mut Vec<u8>) {
+    let mut from = out.len();
+    out.extend_from_slice(text);
+    while let Some(found) = memchr(DEL, &out[from..]) {
+        from += found;
+        out[from] = 0;
     }
 }
 
@@ -461,7 +481,7 @@ fn cancel(length: usize, controls: &[u8], out: &mut Vec<u8>, events: &mut Vec<Ev
 
 /// A byte that neither ends nor aborts a CSI sequence.
 fn is_csi_inside(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x3f | 0x7f) || (byte < 0x20 && !matches!(byte, ESC | CAN | SUB))
+    matches!(byte, 0x20..=0x3f | DEL) || (byte < 0x20 && !matches!(byte, ESC | CAN | SUB))
 }
 
 fn is_kept_control(byte: u8) -> bool {

@@ -48,7 +48,7 @@ fn check_query(input: &str, query: Query) {
 #[test]
 fn plain_output_passes_unchanged() {
     check_kept(&[
-        "plain text\r\n\ttab\x08\x07\x0e\x0f\x7f\x0b\x0c",
+        "plain text\r\n\ttab\x08\x07\x0e\x0f\x0b\x0c",
         "grüße 漢字 👩\u{200d}👩\u{200d}👧 ❤\u{fe0f} \u{a0}«é»",
         "\x1b[1;31mred\x1b[0m\x1b[38;2;1;2;3m\x1b[38:2::1:2:3m\x1b[4:3m\x1b[m",
         "\x1b[H\x1b[2J\x1b[3J\x1b[K\x1b[10;20H\x1b[5A\x1b[5B\x1b[5C\x1b[5D\x1b[5G\x1b[5d\x1b[2;10r\x1b[r",
@@ -260,6 +260,14 @@ fn links_go_to_the_web_only() {
     check("\x1b]8;foo=1:id=7;https://a\x07", "\x1b]8;id=7;https://a\x07", &[]);
     check("\x1b]8;id=x;\x07", "\x1b]8;;\x07", &[]);
     check(format!("\x1b]8;;https://{}\x07", "a".repeat(3000)), "\x1b]8;;\x07", &[]);
+}
+
+#[test]
+fn frames_are_cut_between_characters() {
+    let output = "a—\u{1f600}b".as_bytes();
+    let cuts: Vec<usize> = (0..=output.len() + 1).map(|at| character_boundary(output, at)).collect();
+    assert_eq!(cuts, [0, 1, 1, 1, 4, 4, 4, 4, 8, 9, 9]);
+    check("a\x7f\x7fb\x7f", "ab", &[]);
 }
 
 #[test]
