@@ -59,6 +59,12 @@ pub struct Config {
     pub relay: String,
     /// Most sessions that may run at once.
     pub max_sessions: u32,
+    /// Most sessions that may wait for a free place.
+    pub max_queued: u32,
+    /// Most resident memory of one session's process tree, in bytes; `None` is no limit.
+    pub memory_limit: Option<u64>,
+    /// True to end a session above that limit, false to say it only.
+    pub is_memory_limit_enforced: bool,
     /// Directories below which sessions may start; empty means everywhere.
     pub roots: Vec<PathBuf>,
     /// Claude Code's program; `None` searches `PATH` and the usual places.
@@ -98,6 +104,9 @@ impl Default for Config {
         Self {
             relay: "http://127.0.0.1:7450".to_owned(),
             max_sessions: 10,
+            max_queued: 50,
+            memory_limit: None,
+            is_memory_limit_enforced: false,
             roots: Vec::new(),
             claude_path: None,
             ring_bytes: 4 << 20,

@@ -78,12 +78,49 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "max_sessions",
         takes: "1 to 1000",
-        help: "Most sessions that may run at once; further ones are refused.",
+        help: "Most sessions that may run at once; further ones wait in a queue, or are refused if their caller wants that.",
         set: |config, value| {
             config.max_sessions = value.number(1, 1000)? as u32;
             Ok(())
         },
         get: |config| config.max_sessions.to_string(),
+    },
+    Key {
+        name: "max_queued",
+        takes: "0 to 1000",
+        help: "Most sessions that may wait for a free place; further ones are refused.",
+        set: |config, value| {
+            config.max_queued = value.number(0, 1000)? as u32;
+            Ok(())
+        },
+        get: |config| config.max_queued.to_string(),
+    },
+    Key {
+        name: "memory_limit",
+        takes: "64MiB to 1024GiB, or \"none\"",
+        help: "Most resident memory of one session's process tree.",
+        set: |config, value| {
+            config.memory_limit = match value {
+                Value::Text(text) if text.trim() == "none" => None,
+                value => Some(value.size(64 << 20, 1 << 40)?),
+            };
+            Ok(())
+        },
+        get: |config| quoted(&config.memory_limit.map_or_else(|| "none".to_owned(), size_text)),
+    },
+    Key {
+        name: "memory_policy",
+        takes: "warn or end",
+        help: "What happens to a session above `memory_limit`: its state says so, or it is ended (its conversation stays resumable).",
+        set: |config, value| {
+            config.is_memory_limit_enforced = match value.text()?.as_str() {
+                "warn" => false,
+                "end" => true,
+                _ => return Err("takes \"warn\" or \"end\".".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| quoted(if config.is_memory_limit_enforced { "end" } else { "warn" }),
     },
     Key {
         name: "roots",

@@ -41,8 +41,10 @@ impl Settings {
         Self {
             limits: Limits {
                 max_sessions: config.max_sessions,
+                max_queued: config.max_queued,
                 hibernate_after: config.hibernate_after,
-                ..Limits::default()
+                memory_limit_bytes: config.memory_limit,
+                is_limit_enforced: config.is_memory_limit_enforced,
             },
             sessions_dir: paths.sessions_dir(),
             runtime_dir: paths.runtime_dir.clone(),
