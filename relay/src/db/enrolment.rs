@@ -58,7 +58,7 @@ pub async fn create(
 pub async fn list(db: &Db, user: UserId) -> Result<Vec<EnrolmentRow>, DbError> {
     let rows = sqlx::query!(
         "select id, label, created_at, expires_at, used_at, machine_id from enrolment_tokens
-          where user_id = $1 order by created_at desc, id",
+          where user_id = $1 order by created_at desc, id desc",
         user.0
     )
     .fetch_all(db.pool())

@@ -32,7 +32,7 @@ pub struct Health {
 }
 
 /// State of the relay. Always 200 as long as the process answers.
-#[utoipa::path(get, path = "/api/health", tag = "health", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/api/health", tag = "health", security(()), responses((status = 200, body = Health)))]
 async fn health(State(app): State<App>) -> Json<Health> {
     let is_up = app.db.ping().await.is_ok();
     Json(Health {

@@ -46,7 +46,7 @@ pub fn document_json() -> String {
 pub(super) fn finish(routes: Document) -> Document {
     let mut document = Base::openapi();
     document.merge(routes);
-    for (_, item) in &mut document.paths.paths {
+    for item in document.paths.paths.values_mut() {
         let PathItem { get, post, put, patch, delete, .. } = item;
         for operation in [get, post, put, patch, delete].into_iter().flatten() {
             // Handlers of different resources share names; generated clients want them unique.

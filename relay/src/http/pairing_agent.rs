@@ -224,10 +224,7 @@ async fn poll(
 ) -> Result<Json<PollAnswer>, ApiError> {
     app.limits.check(Limit::PairingPoll, &client.network())?;
     let now = app.clock.now();
-    let reveal = match &body.reveal {
-        None => None,
-        Some(text) => Some(unhex::<32>(text).unwrap_or([0; 32])),
-    };
+    let reveal = body.reveal.as_ref().map(|text| unhex::<32>(text).unwrap_or([0; 32]));
     let found = signed(&app, body.pairing_id, &code, &body.signature, |code, _| {
         vec![rules::poll_message(body.pairing_id, code, body.sequence, reveal.as_ref())]
     })

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use account::Account;
-pub use find::{Installation, OLDEST_MAJOR};
+pub use find::{Installation, OLDEST_MAJOR, find as installations};
 use layout::Layout;
 use server::Server;
 
