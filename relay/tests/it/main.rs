@@ -1,4 +1,5 @@
 //! Tests of the relay from outside: HTTP on a real PostgreSQL, and the program itself.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod auth;
 mod builtin;

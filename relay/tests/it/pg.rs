@@ -102,6 +102,7 @@ impl Cluster {
             .ssl_mode(PgSslMode::Disable)
     }
 
+    #[expect(clippy::zombie_processes, reason = "the server outlives this process; the last user ends it")]
     async fn start(&self) {
         self.stop();
         let bin = bin_dir();

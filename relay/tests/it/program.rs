@@ -1,6 +1,6 @@
 //! The program as people run it: commands, sentences, exit codes, TLS.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -363,7 +363,7 @@ fn tls_is_served_and_a_renewed_certificate_taken_into_use() {
     let relay = Running::start_with(&dir.path().join("data"), &args);
     assert_eq!(relay.note["public_url"], format!("https://{}", relay.listen()));
     let presented = || {
-        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen: Arc<std::sync::Mutex<Vec<u8>>> = Arc::default();
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::aws_lc_rs::default_provider(),
         ))
@@ -378,8 +378,7 @@ fn tls_is_served_and_a_renewed_certificate_taken_into_use() {
         let (status, body) =
             exchange(&mut rustls::Stream::new(&mut client, &mut socket), "GET", "/healthz", None);
         assert_eq!((status, body.as_str()), (200, "ok\n"));
-        let bytes = seen.lock().unwrap().clone();
-        bytes
+        std::mem::take(&mut *seen.lock().unwrap())
     };
     assert_eq!(presented(), first);
     // A pair that does not fit changes nothing.
