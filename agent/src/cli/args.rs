@@ -422,7 +422,7 @@ pub enum WaitFor {
     Ended,
     /// It waits for a person.
     WaitingInput,
-    /// It works.
+    /// It runs; it may wait for a person.
     Running,
     /// It is paused.
     Paused,

@@ -3,9 +3,14 @@
 //! `anyhow` lives here and in `main.rs` only; every other module has typed errors.
 
 pub mod args;
+mod attach;
+mod claude;
 mod daemon;
 pub mod exit;
 mod info;
+mod output;
+mod pair;
+mod session;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,6 +87,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Config { .. } => info::config(&context),
         Command::Run { background } => daemon::run(&context, background),
+        command => {
+            crate::log::start("warn", context.effective.config.log_format, true, None)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let result = runtime.block_on(client(&context, command));
+            // A thread that still waits for the keyboard must not hold up the end.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+async fn client(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Claude { args } => claude::run(context, args).await,
+        Command::Session(command) => session::run(context, command).await,
+        Command::Attach(args) => attach::command(context, args).await,
+        Command::Pair(args) => pair::pair(context, args).await,
+        Command::Unpair(args) => pair::unpair(context, args).await,
         _ => Err(exit::fail(exit::Exit::Failed, "This command is not built yet.")),
     }
 }

@@ -1,0 +1,178 @@
+//! The person's terminal: raw mode, its restoration whatever happens, reading and writing it.
+//!
+//! Invariant: once raw mode was entered, the terminal is restored on return, on error, on a panic and on
+//! every signal that can be caught.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, Once, PoisonError};
+
+use bytes::Bytes;
+use claudenest_shared::session::TermSize;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
+
+/// Puts a terminal that any program may have left in any mode back to what a shell expects:
+/// synchronized update, alternate screen, mouse modes, focus, bracketed paste, kitty and xterm keyboards,
+/// keypad, insert, origin, margins, character set, autowrap, cursor, colours, tab stops.
+const RESET: &str = "\x1b[?2026l\x1b[?1049l\x1b[?9l\x1b[?1000l\x1b[?1001l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1005l\x1b[?1006l\
+                     \x1b[?1015l\x1b[?1016l\x1b[?2004l\x1b[<8u\x1b[=0u\x1b[>4;0m\x1b[?1l\x1b>\x1b[4l\x1b[20l\x1b[?6l\x1b[?69l\
+                     \x1b[r\x1b(B\x1b)B\x0f\x1b[?7h\x1b[?45l\x1b[?25h\x1b[0 q\x1b[0m\x1b]8;;\x1b\\\x1b[?5W";
+/// Output that waits for a slow terminal; more would only be latency.
+const PENDING: usize = 16;
+/// One read: a paste comes in large pieces.
+const READ_BYTES: usize = 64 * 1024;
+
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+static HOOK: Once = Once::new();
+
+/// Raw mode as long as this lives.
+pub(super) struct RawMode;
+
+impl RawMode {
+    /// Enters raw mode.
+    pub(super) fn enter() -> io::Result<Self> {
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                restore();
+                before(info);
+            }));
+        });
+        let saved = tcgetattr(io::stdin())?;
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        let raw = Self;
+        raw.again()?;
+        Ok(raw)
+    }
+
+    /// Sets raw mode anew, after somebody else has changed it.
+    pub(super) fn again(&self) -> io::Result<()> {
+        let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(mut attributes) = saved {
+            attributes.make_raw();
+            tcsetattr(io::stdin(), OptionalActions::Now, &attributes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Restores the terminal; harmless when it is not in raw mode.
+fn restore() {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(attributes) = saved {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(RESET.as_bytes());
+        let _ = out.flush();
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &attributes);
+    }
+}
+
+/// Size of this terminal, if standard output is one.
+pub(in crate::cli) fn size() -> Option<TermSize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let size = tcgetwinsize(io::stdout()).ok()?;
+    // Some terminals know no size and say 0.
+    (size.ws_col > 0 && size.ws_row > 0).then(|| TermSize::clamped(size.ws_col, size.ws_row))
+}
+
+/// Bytes that make the terminal ready for a snapshot: everything reset, screen empty, cursor at home.
+pub(super) fn blank() -> Vec<u8> {
+    format!("{RESET}\x1b[H\x1b[2J").into_bytes()
+}
+
+/// Bytes that move what is on the screen into the scrollback, so that attaching overwrites nothing.
+pub(super) fn keep_screen(rows: u16) -> Vec<u8> {
+    let mut bytes = format!("\x1b[{rows};1H").into_bytes();
+    bytes.extend(std::iter::repeat_n(b'\n', usize::from(rows)));
+    bytes
+}
+
+/// Bytes that put the cursor below everything, on an empty line.
+pub(super) fn below(rows: u16) -> Vec<u8> {
+    format!("{RESET}\x1b[{rows};1H\r\n").into_bytes()
+}
+
+/// Standard input, read when something is there.
+pub(super) struct Keyboard {
+    stdin: AsyncFd<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl Keyboard {
+    #[expect(unsafe_code, reason = "registering a descriptor with the reactor is an unsafe call")]
+    pub(super) fn new() -> io::Result<Self> {
+        let own = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 0)?;
+        // SAFETY: the descriptor is owned by the `AsyncFd` and stays open and the same until it is dropped.
+        let stdin = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Self { stdin, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// What was typed; empty when the terminal is gone. Cancel safe: nothing is read before it is returned.
+    pub(super) async fn read(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let mut ready = self.stdin.readable().await?;
+            // The descriptor blocks (it is shared with the shell), but it is readable now.
+            let result = rustix::io::read(self.stdin.get_ref(), &mut self.buffer[..]);
+            ready.clear_ready();
+            match result {
+                Ok(size) => return Ok(&self.buffer[..size]),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                // The terminal was hung up.
+                Err(rustix::io::Errno::IO) => return Ok(&[]),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Standard output on a thread of its own: a terminal that is stopped must not stop the detach keys.
+pub(super) struct Display {
+    sender: Option<mpsc::Sender<Bytes>>,
+    /// Bytes that the terminal has taken.
+    pub(super) written: watch::Receiver<u64>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Display {
+    pub(super) fn new() -> io::Result<Self> {
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(PENDING);
+        let (written_sender, written) = watch::channel(0);
+        let thread = std::thread::Builder::new().name("display".to_owned()).spawn(move || {
+            let mut total = 0;
+            while let Some(bytes) = receiver.blocking_recv() {
+                let mut out = io::stdout().lock();
+                if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
+                    return;
+                }
+                total += bytes.len() as u64;
+                written_sender.send_replace(total);
+            }
+        })?;
+        Ok(Self { sender: Some(sender), written, thread: Some(thread) })
+    }
+
+    /// A place for one piece of output. Cancel safe; `None` when the terminal is gone.
+    pub(super) async fn reserve(&self) -> Option<mpsc::Permit<'_, Bytes>> {
+        self.sender.as_ref()?.reserve().await.ok()
+    }
+
+    /// Waits until everything is on the terminal, but not for one that is stopped.
+    pub(super) async fn finish(mut self) {
+        self.sender = None;
+        let Some(thread) = self.thread.take() else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), joined).await;
+    }
+}
