@@ -4,10 +4,24 @@
 //! [`SessionHandle`] is the only way in. Nothing here knows relays, users or Claude Code. Nobody who reads can
 //! slow the child down, and nobody who writes can get between the bytes of another's paste.
 
+mod actor;
+mod core;
+mod input;
+mod ring;
 pub mod sanitise;
 pub mod screen;
+mod shared;
+mod size;
+mod stream;
+mod viewer;
+mod writer;
+
+pub use stream::{OutputStream, StreamControl};
+pub use writer::{AckReceiver, Writer};
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use claudenest_shared::code::{ErrorCode, WireError};
@@ -15,11 +29,20 @@ use claudenest_shared::id::{SessionId, WriterId};
 use claudenest_shared::session::{Exit, TermSize};
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{Screen, StreamPosition};
-use claudenest_shared::wire::frame::Frame;
-use claudenest_shared::wire::holder::IoKind;
+use claudenest_shared::wire::holder::{
+    HOLDER_PROTOCOL, HolderExit, HolderHello, IoKind, RecordingState, ToHolder,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use self::core::Core;
+use self::shared::Shared;
+use self::viewer::Viewer;
+use crate::holder::{IndexKind, Recording};
+
+/// Reading 4 MiB from a holder takes milliseconds; a session is usable before, so this is no error.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which run to connect to.
 #[derive(Clone, Debug)]
@@ -137,9 +160,15 @@ pub struct InputAck {
 }
 
 /// One run of a session. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SessionHandle {
-    config: std::sync::Arc<SessionConfig>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionHandle").field("session", &self.shared.config.session).finish_non_exhaustive()
+    }
 }
 
 impl SessionHandle {
@@ -158,43 +187,114 @@ impl SessionHandle {
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, ConnectError> {
-        let _ = (config, notices, tasks, cancel);
-        Err(ConnectError::Protocol)
+        let connection = actor::connect(&config.socket, 0).await?;
+        if connection.hello.epoch != config.epoch {
+            return Err(ConnectError::Protocol);
+        }
+        let core = Core::of(&connection.hello);
+        let hello = connection.hello.clone();
+        let head = hello.head;
+        let shared = Arc::new(Shared::new(config, core, hello, cancel.child_token()));
+        let mut changed = shared.subscribe();
+        actor::start(&shared, connection, notices, tasks);
+        // Viewers that come back name offsets up to the holder's head; they must find them here.
+        let catch_up = async { while shared.lock().raw_head() < head && changed.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(CATCH_UP_TIMEOUT, catch_up).await;
+        Ok(Self { shared })
     }
 
-    /// A session whose holder is gone, from what is on disk: its last output can be read, nothing can be written.
+    /// A run whose holder is gone, from what is on disk: its last output can be read, nothing can be written.
+    ///
+    /// Reads up to 4 MiB; call it where blocking for some milliseconds is allowed.
     pub fn from_disk(config: SessionConfig, exit: Exit) -> Self {
-        let _ = exit;
-        Self { config: config.into() }
+        let recording = Recording::of(&config.dir);
+        let end =
+            recording.segments().ok().and_then(|segments| segments.last().map(|(_, end)| *end)).unwrap_or(0);
+        let start = recording
+            .segments()
+            .unwrap_or_default()
+            .iter()
+            .map(|(start, _)| *start)
+            .find(|start| end - start <= core::RING_BYTES)
+            .unwrap_or_else(|| end.saturating_sub(core::RING_BYTES));
+        let sizes: Vec<(u64, TermSize)> = recording
+            .index()
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|record| match record.kind {
+                IndexKind::Resize(size) => Some((record.offset, size)),
+                IndexKind::Data | IndexKind::Gap => None,
+            })
+            .collect();
+        let first = sizes
+            .iter()
+            .rev()
+            .find(|(offset, _)| *offset <= start)
+            .map_or(TermSize::default(), |(_, size)| *size);
+        let last = sizes.last().map_or(first, |(_, size)| *size);
+        let mut core = Core::new(config.epoch, start, first, last, u64::MAX);
+        for (offset, size) in sizes.into_iter().filter(|(offset, _)| *offset > start) {
+            core.resized(offset, size);
+        }
+        stream::fill_from_disk(&mut core, &recording, end);
+        core.end(HolderExit { offset: end, exit, at: UnixMs(0) });
+        let hello = HolderHello {
+            proto: HOLDER_PROTOCOL,
+            holder_pid: 0,
+            child_pid: 0,
+            epoch: config.epoch,
+            io: IoKind::Pty,
+            recording: RecordingState::Off,
+            tail: start,
+            head: end,
+            start,
+            start_size: first,
+            size: last,
+            exit: None,
+            writers: Vec::new(),
+        };
+        Self { shared: Arc::new(Shared::new(config, core, hello, CancellationToken::new())) }
     }
 
     /// Its id.
     pub fn id(&self) -> SessionId {
-        self.config.session
+        self.shared.config.session
     }
 
     /// Its epoch.
     pub fn epoch(&self) -> u32 {
-        self.config.epoch
+        self.shared.config.epoch
     }
 
     /// How its streams are connected.
     pub fn io(&self) -> IoKind {
-        IoKind::Pty
+        self.shared.hello.io
     }
 
     /// Opens a stream of output from a position, or from a snapshot.
     ///
     /// # Errors
-    /// If there is nothing to read any more.
+    /// If the run was closed.
     pub fn open_stream(
         &self,
         from: Option<StreamPosition>,
         lag_limit_bytes: u64,
         credit: u64,
     ) -> Result<(StreamOpened, OutputStream), WireError> {
-        let _ = (from, lag_limit_bytes, credit);
-        Err(unavailable())
+        let core = self.shared.lock();
+        if core.is_closed {
+            return Err(WireError::new(ErrorCode::Unavailable, "The session is being restarted. Try again."));
+        }
+        let viewer = Viewer::open(&core, self.id(), from, lag_limit_bytes, credit);
+        let opened = StreamOpened {
+            epoch: core.epoch,
+            offset: viewer.position(),
+            head: core.head(),
+            size: core.size_at(u64::MAX),
+        };
+        drop(core);
+        self.shared.viewer_came();
+        Ok((opened, OutputStream::new(Arc::clone(&self.shared), viewer)))
     }
 
     /// Opens a writer. The number is the highest of its sequence numbers that was written to the child.
@@ -202,8 +302,8 @@ impl SessionHandle {
     /// # Errors
     /// If the session has ended.
     pub fn open_writer(&self, open: WriterOpen) -> Result<(Writer, u64), WireError> {
-        let _ = open;
-        Err(unavailable())
+        self.shared.check_alive()?;
+        Ok(Writer::open(&self.shared, open))
     }
 
     /// Sends a signal to the child's process group and the terminal's foreground group.
@@ -211,8 +311,9 @@ impl SessionHandle {
     /// # Errors
     /// If the session has ended.
     pub fn signal(&self, signo: u8) -> Result<(), WireError> {
-        let _ = signo;
-        Err(unavailable())
+        self.shared.check_alive()?;
+        self.shared.send(ToHolder::Signal { signo });
+        Ok(())
     }
 
     /// Pipe sessions: no more input will come.
@@ -220,7 +321,9 @@ impl SessionHandle {
     /// # Errors
     /// If the session has ended.
     pub fn close_input(&self) -> Result<(), WireError> {
-        Err(unavailable())
+        self.shared.check_alive()?;
+        self.shared.send(ToHolder::CloseInput);
+        Ok(())
     }
 
     /// The screen as plain text.
@@ -228,98 +331,54 @@ impl SessionHandle {
     /// # Errors
     /// If the session has no terminal.
     pub async fn screen(&self) -> Result<Screen, WireError> {
-        Err(unavailable())
+        if self.io() == IoKind::Pipe {
+            return Err(WireError::new(
+                ErrorCode::Invalid,
+                "This session has no terminal, so it has no screen.",
+            ));
+        }
+        Ok(self.shared.screen())
     }
 
     /// Types `text`, as a bracketed paste where the program asked for that, then Enter if wanted. Returns after the write.
     ///
     /// # Errors
     /// If the session has ended or takes no input now.
+    ///
+    /// # Cancel safety
+    /// If dropped, the text may have been typed.
     pub async fn send_text(&self, text: &str, enter: bool) -> Result<(), WireError> {
-        let _ = (text, enter);
-        Err(unavailable())
+        let mut typed = writer::typed(text, self.io() == IoKind::Pty && self.shared.is_bracketed_paste());
+        if enter {
+            typed.extend_from_slice(if self.io() == IoKind::Pty { b"\r" } else { b"\n" });
+        }
+        self.send_bytes(typed.into()).await
     }
 
     /// Writes bytes as they are (a line of `stream-json`, for pipe sessions). Returns after the write.
     ///
     /// # Errors
     /// As [`Self::send_text`].
+    ///
+    /// # Cancel safety
+    /// If dropped, the bytes may have been written.
     pub async fn send_bytes(&self, bytes: Bytes) -> Result<(), WireError> {
-        let _ = bytes;
-        Err(unavailable())
+        self.shared.check_alive()?;
+        writer::send(&self.shared, bytes).await
     }
 
     /// What goes into the session's description.
     pub fn info_part(&self) -> InfoPart {
-        InfoPart::default()
+        self.shared.info_part()
     }
 
     /// Tells the holder that the exit is stored, so that it may go. Output stays readable through this handle.
-    pub fn acknowledge_exit(&self) {}
+    pub fn acknowledge_exit(&self) {
+        self.shared.send(ToHolder::ExitAck);
+    }
 
     /// Ends the tasks of this run and its streams. The holder and its child are not touched.
-    pub fn close(&self) {}
-}
-
-fn unavailable() -> WireError {
-    WireError::new(ErrorCode::Unavailable, "This session cannot be used yet. Try again in a moment.")
-}
-
-/// Output of a session at its own pace.
-#[derive(Debug)]
-pub struct OutputStream {}
-
-impl OutputStream {
-    /// The next frame, with channel 0; `None` after the exit frame or when the session was closed.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn next(&mut self) -> Option<Frame> {
-        None
-    }
-
-    /// The handle that grants credit and asks for snapshots.
-    pub fn control(&self) -> StreamControl {
-        StreamControl {}
-    }
-}
-
-/// Steers an [`OutputStream`] from elsewhere.
-#[derive(Clone, Debug)]
-pub struct StreamControl {}
-
-impl StreamControl {
-    /// Allows `total` payload bytes since the stream was opened. Less than before is ignored.
-    pub fn grant(&self, total: u64) {
-        let _ = total;
-    }
-
-    /// Wants a snapshot at the current position.
-    pub fn request_snapshot(&self) {}
-}
-
-/// One writer's attachment. Dropping it detaches.
-#[derive(Debug)]
-pub struct Writer {}
-
-impl Writer {
-    /// Applies input, or refuses it; the answer comes as an ack.
-    pub fn input(&self, seq: u64, flags: u8, bytes: Bytes) {
-        let _ = (seq, flags, bytes);
-    }
-
-    /// Says which size this writer has.
-    pub fn resize(&self, size: TermSize) {
-        let _ = size;
-    }
-
-    /// Makes this writer the owner of the size.
-    pub fn take_size(&self, size: TermSize) {
-        let _ = size;
-    }
-
-    /// The receiver of this writer's acks; the first call gets it.
-    pub fn take_acks(&mut self) -> Option<mpsc::Receiver<InputAck>> {
-        None
+    pub fn close(&self) {
+        self.shared.close();
     }
 }

@@ -1,0 +1,232 @@
+//! The tasks of one run: reading the holder, writing to it, and housekeeping.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use claudenest_shared::session::Exit;
+use claudenest_shared::time::UnixMs;
+use claudenest_shared::wire::holder::{
+    FromHolder, HOLDER_PROTOCOL, HolderExit, HolderHello, RecordingState, ToHolder,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::shared::Shared;
+use super::{ConnectError, Notice};
+use crate::holder::read_exit;
+
+/// A holder answers at once; a machine that swaps gets this long.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The model follows when output has paused this long, so that it is not on the way of an echo.
+const FOLLOW_DELAY: Duration = Duration::from_millis(15);
+/// Attempts to reach a holder whose connection broke.
+const RECONNECTS: u32 = 5;
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Room for one full output message.
+const READ_BYTES: usize = 128 * 1024;
+
+/// A fresh connection, after both hellos.
+pub(super) struct Connection {
+    pub(super) hello: HolderHello,
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+    buffer: BytesMut,
+}
+
+/// Connects to a holder and asks for output from `from` on.
+pub(super) async fn connect(socket: &std::path::Path, from: u64) -> Result<Connection, ConnectError> {
+    let stream = UnixStream::connect(socket).await.map_err(ConnectError::Gone)?;
+    let (mut read, mut write) = stream.into_split();
+    let exchange = async {
+        let mut wire = BytesMut::new();
+        ToHolder::Hello { proto: HOLDER_PROTOCOL, from }.encode(&mut wire);
+        write.write_all(&wire).await.map_err(ConnectError::Gone)?;
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        match next(&mut read, &mut buffer).await {
+            Ok(Some(FromHolder::Hello(hello))) => Ok((hello, buffer)),
+            Ok(Some(_)) => Err(ConnectError::Protocol),
+            Ok(None) => Err(ConnectError::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(ConnectError::Protocol),
+            Err(error) => Err(ConnectError::Gone(error)),
+        }
+    };
+    match tokio::time::timeout(HELLO_TIMEOUT, exchange).await {
+        Ok(Ok((hello, buffer))) => Ok(Connection { hello: *hello, read, write, buffer }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(ConnectError::Gone(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// The next message. Not cancel safe with respect to a message in decoding, but nothing is lost: bytes stay in `buffer`.
+async fn next(read: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<Option<FromHolder>> {
+    loop {
+        match FromHolder::decode(buffer) {
+            Ok(Some(message)) => return Ok(Some(message)),
+            Ok(None) => {}
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+        buffer.reserve(READ_BYTES);
+        if read.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// Starts the tasks of a run.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    connection: Connection,
+    notices: mpsc::Sender<Notice>,
+    tasks: &TaskTracker,
+) {
+    let own = Arc::clone(shared);
+    tasks.spawn(async move {
+        tokio::select! {
+            () = own.cancel.cancelled() => {}
+            () = serve(&own, connection) => {}
+        }
+    });
+    let own = Arc::clone(shared);
+    tasks.spawn(async move {
+        tokio::select! {
+            () = own.cancel.cancelled() => {}
+            () = keep_house(&own, &notices) => {}
+        }
+    });
+}
+
+/// Reads and writes until the session is over, reconnecting when a connection breaks.
+async fn serve(shared: &Shared, mut connection: Connection) {
+    loop {
+        shared.lock().is_recording_failed = connection.hello.recording == RecordingState::Failed;
+        let Connection { mut read, mut write, mut buffer, .. } = connection;
+        tokio::select! {
+            () = receive(shared, &mut read, &mut buffer) => {}
+            () = forward(shared, &mut write) => {}
+        }
+        let exit = shared.lock().exit();
+        if exit.is_some() {
+            // What is still to be said is that the exit was stored.
+            let _ = tokio::time::timeout(HELLO_TIMEOUT, forward(shared, &mut write)).await;
+            return;
+        }
+        match reconnect(shared).await {
+            Some(again) => {
+                shared.outbox.clear();
+                let todo = {
+                    let mut core = shared.lock();
+                    let effects = core.input.resend(&again.hello.writers, Instant::now());
+                    super::core::Todo { send: effects.send, answers: effects.answers }
+                };
+                shared.carry_out(todo);
+                connection = again;
+            }
+            None => {
+                lose(shared);
+                return;
+            }
+        }
+    }
+}
+
+async fn receive(shared: &Shared, read: &mut OwnedReadHalf, buffer: &mut BytesMut) {
+    loop {
+        let message = match next(read, buffer).await {
+            Ok(Some(message)) => message,
+            Ok(None) | Err(_) => return,
+        };
+        match message {
+            FromHolder::Hello(_) => {}
+            FromHolder::Output { offset, bytes } => shared.output(offset, &bytes),
+            FromHolder::InputAck { writer, seq } => {
+                let effects = shared.lock().input.acked(writer, seq, Instant::now());
+                shared.carry_out(super::core::Todo { send: effects.send, answers: effects.answers });
+            }
+            FromHolder::InputRefused { writer, seq, reason } => {
+                let effects = shared.lock().input.refused(writer, seq, reason, Instant::now());
+                shared.carry_out(super::core::Todo { send: effects.send, answers: effects.answers });
+            }
+            FromHolder::Resized { offset, size } => shared.resized(offset, size),
+            FromHolder::Exit(exit) => {
+                shared.end(exit, false);
+                return;
+            }
+        }
+    }
+}
+
+async fn forward(shared: &Shared, write: &mut OwnedWriteHalf) {
+    loop {
+        let wire = shared.outbox.take().await;
+        if write.write_all(&wire).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn reconnect(shared: &Shared) -> Option<Connection> {
+    for _ in 0..RECONNECTS {
+        let from = shared.lock().raw_head();
+        match connect(&shared.config.socket, from).await {
+            Ok(connection) if connection.hello.epoch == shared.config.epoch => return Some(connection),
+            _ => tokio::time::sleep(RECONNECT_PAUSE).await,
+        }
+    }
+    None
+}
+
+/// The holder is gone. If it wrote the exit down before, that counts.
+fn lose(shared: &Shared) {
+    let record = read_exit(&shared.config.dir).filter(|record| record.epoch == shared.config.epoch);
+    match record {
+        Some(record) => {
+            shared.end(HolderExit { offset: record.offset, exit: record.exit, at: record.at }, false);
+        }
+        None => shared.end(HolderExit { offset: 0, exit: Exit::Lost {}, at: UnixMs(0) }, true),
+    }
+}
+
+/// Lets the model follow, keeps deadlines and tells notices.
+async fn keep_house(shared: &Shared, notices: &mpsc::Sender<Notice>) {
+    let mut follow_at: Option<Instant> = None;
+    loop {
+        let deadline = shared.lock().deadline();
+        let wake_at = [deadline, follow_at].into_iter().flatten().min();
+        tokio::select! {
+            () = shared.housekeeping.notified() => {
+                if follow_at.is_none() {
+                    follow_at = Some(Instant::now() + FOLLOW_DELAY);
+                }
+            }
+            () = sleep_until(wake_at) => {}
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|at| now >= at) {
+            let todo = shared.lock().on_deadline(now);
+            shared.carry_out(todo);
+        }
+        if follow_at.is_some_and(|at| now >= at) {
+            follow_at = None;
+            while shared.follow() {
+                tokio::task::yield_now().await;
+            }
+        }
+        while let Some(event) = shared.next_notice() {
+            let notice = Notice { session: shared.config.session, epoch: shared.config.epoch, event };
+            // Nobody listens any more: the daemon is ending.
+            let _ = notices.send(notice).await;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,529 @@
+//! What the tasks, streams and writers of one run share: two locks, held for moments and never across an await.
+//!
+//! Lock order: model, then core. Whoever changes the core wakes those who watch before it lets go of its turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use claudenest_shared::code::ErrorCode;
+use claudenest_shared::session::TermSize;
+use claudenest_shared::wire::agent::Screen;
+use claudenest_shared::wire::holder::{HolderExit, HolderHello, ToHolder};
+use claudenest_shared::wire::limits::MAX_SNAPSHOT_BYTES;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::core::{Core, Todo};
+use super::sanitise::{AnswerContext, Mode, ModeState, Query, answer};
+use super::screen::{Model, Modes, ScreenModel};
+use super::viewer::Snapshot;
+use super::{InfoPart, InputAck, NoticeEvent, SessionConfig};
+
+/// How far the model may stay behind before the one who brings output takes it along: a quarter of the ring, 5 ms of work.
+const MODEL_LAG_BYTES: u64 = 1024 * 1024;
+/// What the model takes at a time, so that nobody waits long for its lock.
+pub(super) const MODEL_STEP_BYTES: u64 = 128 * 1024;
+/// Refusals that wait for a writer's receiver; a viewer that sends more without reading is cut off.
+const MAX_WAITING_ACKS: usize = 16 * 1024;
+/// The writer that answers queries of the child. Viewers choose 64 random bits.
+const ANSWERER: u64 = u64::MAX;
+
+/// The screen, following the output.
+struct Follower {
+    model: Model,
+    offset: u64,
+    next_resize: u64,
+}
+
+/// Answers to one writer, until its receiver takes them.
+#[derive(Debug, Default)]
+pub(super) struct AckQueue {
+    state: Mutex<(VecDeque<InputAck>, bool)>,
+    ready: Notify,
+}
+
+impl AckQueue {
+    fn push(&self, ack: InputAck) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0.len() >= MAX_WAITING_ACKS {
+            state.1 = true;
+        }
+        if !state.1 {
+            state.0.push_back(ack);
+        }
+        self.ready.notify_one();
+    }
+
+    pub(super) fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.ready.notify_one();
+    }
+
+    /// The next answer; `None` when the writer or the session was closed. Cancel safe; one receiver.
+    pub(super) async fn next(&self) -> Option<InputAck> {
+        loop {
+            {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(ack) = state.0.pop_front() {
+                    return Some(ack);
+                }
+                if state.1 {
+                    return None;
+                }
+            }
+            self.ready.notified().await;
+        }
+    }
+}
+
+/// Messages to the holder, bounded by the input window and the rate of resizes.
+#[derive(Default)]
+pub(super) struct Outbox {
+    buffer: Mutex<BytesMut>,
+    ready: Notify,
+}
+
+impl Outbox {
+    fn push(&self, messages: &[ToHolder]) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in messages {
+            message.encode(&mut buffer);
+        }
+        drop(buffer);
+        self.ready.notify_one();
+    }
+
+    /// Everything that waits. Cancel safe.
+    pub(super) async fn take(&self) -> BytesMut {
+        loop {
+            {
+                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                if !buffer.is_empty() {
+                    return buffer.split();
+                }
+            }
+            self.ready.notified().await;
+        }
+    }
+
+    /// Forgets what was meant for a connection that is gone.
+    pub(super) fn clear(&self) {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Notices that wait for the supervisor; equal ones are merged.
+#[derive(Default)]
+struct Notices {
+    waiting: VecDeque<NoticeEvent>,
+    has_output: bool,
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) config: SessionConfig,
+    core: Mutex<Core>,
+    follower: Mutex<Follower>,
+    changed: watch::Sender<u64>,
+    pub(super) outbox: Outbox,
+    acks: Mutex<HashMap<u64, (u64, Arc<AckQueue>)>>,
+    attachments: std::sync::atomic::AtomicU64,
+    notices: Mutex<Notices>,
+    /// Wakes the task that follows, tells notices and keeps deadlines.
+    pub(super) housekeeping: Notify,
+    pub(super) hello: HolderHello,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: SessionConfig,
+        core: Core,
+        hello: HolderHello,
+        cancel: CancellationToken,
+    ) -> Self {
+        let start = core.ring.tail();
+        let follower = Follower {
+            model: Model::new(core.size_at(start)),
+            offset: start,
+            next_resize: core.resize_number_after(start),
+        };
+        Self {
+            config,
+            core: Mutex::new(core),
+            follower: Mutex::new(follower),
+            changed: watch::Sender::new(0),
+            outbox: Outbox::default(),
+            acks: Mutex::default(),
+            attachments: std::sync::atomic::AtomicU64::new(1),
+            notices: Mutex::default(),
+            housekeeping: Notify::new(),
+            hello,
+            cancel,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        // The core is changed by whole calls, so a panic elsewhere leaves it usable.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follower(&self) -> MutexGuard<'_, Follower> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Wakes every stream.
+    pub(super) fn wake(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Carries out what a change of the core asks for.
+    pub(super) fn carry_out(&self, todo: Todo) {
+        self.outbox.push(&todo.send);
+        if todo.answers.is_empty() {
+            return;
+        }
+        let acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+        for answer in todo.answers {
+            if let Some((_, queue)) = acks.get(&answer.writer) {
+                queue.push(InputAck { seq: answer.seq, refused: answer.refused });
+            }
+        }
+    }
+
+    /// Sends messages to the holder that are no input.
+    pub(super) fn send(&self, message: ToHolder) {
+        self.outbox.push(&[message]);
+    }
+
+    /// Output came from the holder.
+    pub(super) fn output(&self, offset: u64, bytes: &Bytes) {
+        let mut core = self.lock();
+        let before = core.head();
+        let title = core.title.clone();
+        let queries = core.output(offset, bytes);
+        let head = core.head();
+        let is_new_title = core.title != title;
+        drop(core);
+        self.wake();
+        if !queries.is_empty() {
+            self.answer(&queries);
+        }
+        if before == 0 && head > 0 {
+            self.notice(NoticeEvent::FirstOutput);
+        }
+        if is_new_title {
+            self.notice(NoticeEvent::Changed);
+        }
+        let behind = head - self.follower_offset().min(head);
+        if behind > MODEL_LAG_BYTES {
+            self.follow();
+        }
+        self.housekeeping.notify_one();
+    }
+
+    fn follower_offset(&self) -> u64 {
+        // A busy follower is moving on already.
+        self.follower.try_lock().map_or(u64::MAX, |follower| follower.offset)
+    }
+
+    /// Answers queries, each once: the holder knows the number of an answer by the query's offset.
+    fn answer(&self, queries: &[(u64, Query)]) {
+        for (offset, query) in queries {
+            let bytes = {
+                let mut follower = self.follower();
+                self.catch_up(&mut follower, *offset, u64::MAX);
+                answer_from(&follower.model, query)
+            };
+            let Some(bytes) = bytes else { continue };
+            let todo = {
+                let mut core = self.lock();
+                core.input.open(ANSWERER);
+                core.write(ANSWERER, *offset + 1, 0, bytes.into(), Instant::now())
+            };
+            self.carry_out(todo);
+        }
+    }
+
+    /// Moves the model towards `target`, by at most `most` bytes.
+    fn catch_up(&self, follower: &mut Follower, target: u64, most: u64) {
+        let mut left = most;
+        while left > 0 {
+            let core = self.lock();
+            if follower.offset < core.ring.tail() {
+                // What was missed is gone; the next full redraw makes it right.
+                follower.offset = core.ring.tail();
+                follower.next_resize = core.resize_number_after(follower.offset);
+                let size = core.size_at(follower.offset);
+                follower.model.resize(size);
+            }
+            let mut until = target.min(core.head());
+            if let Some((number, offset, size)) = core.resize_number(follower.next_resize) {
+                if offset <= follower.offset {
+                    drop(core);
+                    follower.next_resize = number + 1;
+                    follower.model.resize(size);
+                    continue;
+                }
+                until = until.min(offset);
+            }
+            let size = until.saturating_sub(follower.offset).min(left).min(64 * 1024);
+            if size == 0 {
+                break;
+            }
+            let bytes = core.ring.slice(follower.offset, size as usize);
+            drop(core);
+            follower.model.process(&bytes);
+            if follower.model.is_broken() {
+                follower.model = self.rebuild(follower.offset);
+            }
+            follower.offset += bytes.len() as u64;
+            left -= bytes.len() as u64;
+        }
+    }
+
+    /// A new model in the place of one that failed behind `offset`: from what the ring has below it.
+    fn rebuild(&self, offset: u64) -> Model {
+        tracing::warn!(session.id = %self.config.session, "the screen model failed and is built anew");
+        let core = self.lock();
+        let (mut at, mut number) = (core.ring.tail(), core.resize_number_after(core.ring.tail()));
+        let mut model = Model::new(core.size_at(at));
+        while at < offset {
+            let mut until = offset;
+            if let Some((next, change, size)) = core.resize_number(number) {
+                if change <= at {
+                    model.resize(size);
+                    number = next + 1;
+                    continue;
+                }
+                until = until.min(change);
+            }
+            let bytes = core.ring.slice(at, usize::try_from(until - at).unwrap_or(usize::MAX));
+            model.process(&bytes);
+            at += bytes.len().max(1) as u64;
+        }
+        if model.is_broken() { Model::new(core.size_at(offset)) } else { model }
+    }
+
+    /// Lets the model follow a step. True if more is waiting.
+    pub(super) fn follow(&self) -> bool {
+        let mut follower = self.follower();
+        self.catch_up(&mut follower, u64::MAX, MODEL_STEP_BYTES);
+        follower.offset < self.lock().head()
+    }
+
+    /// The model, up to date. Takes up to 5 ms when it was far behind.
+    fn current(&self) -> MutexGuard<'_, Follower> {
+        let mut follower = self.follower();
+        self.catch_up(&mut follower, u64::MAX, u64::MAX);
+        follower
+    }
+
+    /// A snapshot of everything so far.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut follower = self.current();
+        let mut bytes = follower.model.snapshot();
+        if bytes.len() > MAX_SNAPSHOT_BYTES {
+            bytes = plain_snapshot(&follower.model);
+        }
+        Snapshot { offset: follower.offset, size: follower.model.size(), bytes: bytes.into() }
+    }
+
+    /// The screen as text, with the offset it reflects.
+    pub(super) fn screen(&self) -> Screen {
+        let follower = self.current();
+        let text = follower.model.text();
+        Screen {
+            size: follower.model.size(),
+            rows: text.rows,
+            cursor_col: text.cursor_col,
+            cursor_row: text.cursor_row,
+            offset: follower.offset,
+        }
+    }
+
+    /// True if the program asked for brackets around pastes.
+    pub(super) fn is_bracketed_paste(&self) -> bool {
+        self.current().model.modes().bracketed_paste
+    }
+
+    pub(super) fn resized(&self, offset: u64, size: TermSize) {
+        self.lock().resized(offset, size);
+        self.wake();
+        self.housekeeping.notify_one();
+        self.notice(NoticeEvent::Changed);
+    }
+
+    /// The child has ended, or its holder is gone.
+    pub(super) fn end(&self, exit: HolderExit, is_lost: bool) {
+        let mut core = self.lock();
+        if core.exit().is_some() {
+            return;
+        }
+        let todo = core.end(exit);
+        let offset = core.head();
+        drop(core);
+        self.carry_out(todo);
+        self.wake();
+        self.notice(if is_lost {
+            NoticeEvent::HolderLost
+        } else {
+            NoticeEvent::Exited { exit: exit.exit, at: exit.at, offset }
+        });
+    }
+
+    /// Ends every stream and writer.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.cancel.cancel();
+        self.wake();
+        for (_, queue) in self.acks.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            queue.close();
+        }
+        self.housekeeping.notify_one();
+    }
+
+    pub(super) fn viewer_came(&self) {
+        self.lock().viewers += 1;
+        self.notice(NoticeEvent::Changed);
+    }
+
+    pub(super) fn viewer_left(&self) {
+        {
+            let mut core = self.lock();
+            core.viewers = core.viewers.saturating_sub(1);
+        }
+        self.notice(NoticeEvent::Changed);
+    }
+
+    /// A writer's attachment: its number, its answers, and its highest number that reached the child.
+    pub(super) fn attach(
+        &self,
+        writer: u64,
+        label: String,
+        may_size: bool,
+        is_local: bool,
+    ) -> (u64, Arc<AckQueue>, u64) {
+        let number = self.attachments.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let queue = Arc::new(AckQueue::default());
+        let older = {
+            let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            acks.insert(writer, (number, Arc::clone(&queue)))
+        };
+        if let Some((_, older)) = older {
+            older.close();
+        }
+        let acked = self.lock().open_writer(writer, label, may_size, is_local);
+        self.notice(NoticeEvent::Changed);
+        (number, queue, acked)
+    }
+
+    /// The attachment ends, unless the writer has a newer one.
+    pub(super) fn detach(&self, writer: u64, number: u64) {
+        {
+            let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+            match acks.get(&writer) {
+                Some((current, queue)) if *current == number => {
+                    queue.close();
+                    acks.remove(&writer);
+                }
+                _ => return,
+            }
+        }
+        let todo = self.lock().close_writer(writer, Instant::now());
+        self.carry_out(todo);
+        self.notice(NoticeEvent::Changed);
+    }
+
+    /// Something that the supervisor should hear.
+    pub(super) fn notice(&self, event: NoticeEvent) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            NoticeEvent::FirstOutput if std::mem::replace(&mut notices.has_output, true) => return,
+            NoticeEvent::Changed if notices.waiting.contains(&NoticeEvent::Changed) => return,
+            event => notices.waiting.push_back(event),
+        }
+        drop(notices);
+        self.housekeeping.notify_one();
+    }
+
+    pub(super) fn next_notice(&self) -> Option<NoticeEvent> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).waiting.pop_front()
+    }
+
+    pub(super) fn info_part(&self) -> InfoPart {
+        let core = self.lock();
+        let is_live = core.exit().is_none();
+        InfoPart {
+            epoch: core.epoch,
+            output_bytes: core.head(),
+            size: core.size_at(u64::MAX),
+            size_owner: core.size.owner_label().map(str::to_owned),
+            title: core.title.clone(),
+            viewers: core.viewers,
+            child_pid: is_live.then_some(self.hello.child_pid),
+            holder_pid: is_live.then_some(self.hello.holder_pid),
+            exit: core.exit().map(|exit| exit.exit),
+            is_recording_failed: core.is_recording_failed,
+        }
+    }
+
+    /// Refusal of anything that needs the child.
+    pub(super) fn check_alive(&self) -> Result<(), claudenest_shared::code::WireError> {
+        let core = self.lock();
+        if core.exit().is_some() || core.is_closed {
+            return Err(claudenest_shared::code::WireError::new(
+                ErrorCode::SessionEnded,
+                "This session has ended. Restart it to go on.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a query, from the model as it was where the query was asked.
+fn answer_from(model: &Model, query: &Query) -> Option<Vec<u8>> {
+    let (text, size, modes) = (model.text(), model.size(), model.modes());
+    let mode = |mode| mode_state(&modes, mode);
+    let context = AnswerContext {
+        kitty_flags: Some(modes.kitty_flags),
+        ..AnswerContext::dark((text.cursor_row + 1, text.cursor_col + 1), (size.rows, size.cols), &mode)
+    };
+    answer(query, &context)
+}
+
+fn mode_state(modes: &Modes, mode: Mode) -> ModeState {
+    let is_set = match mode {
+        Mode::Ansi(4) => modes.insert,
+        Mode::Private(1) => modes.app_cursor,
+        Mode::Private(6) => modes.origin,
+        Mode::Private(7) => modes.autowrap,
+        Mode::Private(25) => modes.cursor_visible,
+        Mode::Private(66) => modes.app_keypad,
+        Mode::Private(47 | 1047 | 1049) => modes.alternate_screen,
+        Mode::Private(1004) => modes.focus_reports,
+        Mode::Private(2004) => modes.bracketed_paste,
+        Mode::Private(2026) => modes.synchronized,
+        Mode::Ansi(_) | Mode::Private(_) => return ModeState::NotRecognised,
+    };
+    if is_set { ModeState::Set } else { ModeState::Reset }
+}
+
+/// A screen without styles, for the rare one that is larger with them than a frame may be.
+fn plain_snapshot(model: &Model) -> Vec<u8> {
+    let text = model.text();
+    let mut out = text.rows.join("\r\n");
+    out.push_str(&format!("\x1b[{};{}H", text.cursor_row + 1, text.cursor_col + 1));
+    let mut bytes = out.into_bytes();
+    bytes.truncate(MAX_SNAPSHOT_BYTES);
+    bytes
+}
