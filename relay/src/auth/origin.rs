@@ -50,7 +50,7 @@ impl Site {
         if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
             return false;
         }
-        text(header::ORIGIN.as_str()).is_none_or(|origin| self.is_own_origin(origin))
+        text(header::ORIGIN.as_str()).is_none_or(|origin| self.is_own_origin(origin) || is_same_host(headers))
     }
 
     /// True if a WebSocket handshake comes from one of the relay's own pages: the header must be there.
@@ -58,8 +58,25 @@ impl Site {
         headers
             .get(header::ORIGIN)
             .and_then(|origin| origin.to_str().ok())
-            .is_some_and(|origin| self.is_own_origin(origin))
+            .is_some_and(|origin| self.is_own_origin(origin) || is_same_host(headers))
     }
+}
+
+/// True if `Origin` names exactly the host and port that the request was sent to.
+///
+/// A page of another site has its own origin, whatever host it connects to. Browsers always send the header.
+pub fn is_same_host(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else { return false };
+    let (scheme, authority) = match origin.split_once("://") {
+        Some((scheme @ ("http" | "https"), authority)) => (scheme, authority),
+        _ => return false,
+    };
+    // `Host` may name the default port that `Origin` leaves out.
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    !authority.is_empty()
+        && (authority.eq_ignore_ascii_case(host)
+            || host.strip_suffix(default_port).is_some_and(|host| authority.eq_ignore_ascii_case(host)))
 }
 
 /// Scheme, host and port of a URL, as a browser writes them in `Origin`.
@@ -117,5 +134,43 @@ mod tests {
         assert_eq!(check(&[("sec-fetch-site", "cross-site")]), (false, false));
         assert_eq!(check(&[("sec-fetch-site", "same-site")]), (false, false));
         assert_eq!(check(&[("origin", "null")]), (false, false));
+    }
+
+    fn names_host(origin: Option<&str>, host: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        headers.insert(header::HOST, host.parse().unwrap());
+        is_same_host(&headers)
+    }
+
+    #[test]
+    fn only_the_own_host_and_port_match() {
+        for (origin, host) in [
+            ("http://127.0.0.1:7450", "127.0.0.1:7450"),
+            ("https://nest.example.com", "nest.example.com"),
+            ("https://nest.example.com", "nest.example.com:443"),
+            ("https://Nest.Example.com", "nest.example.com"),
+            ("http://[::1]:7450", "[::1]:7450"),
+        ] {
+            assert!(names_host(Some(origin), host), "{origin} at {host}");
+        }
+        for (origin, host) in [
+            ("null", "nest.example.com"),
+            ("", "nest.example.com"),
+            ("https://", ""),
+            ("file://nest.example.com", "nest.example.com"),
+            ("https://evil.example", "nest.example.com"),
+            ("https://nest.example.com.evil.example", "nest.example.com"),
+            ("https://nest.example.com:8443", "nest.example.com"),
+            ("http://127.0.0.1:7451", "127.0.0.1:7450"),
+            ("http://localhost:7450", "127.0.0.1:7450"),
+            ("http://nest.example.com", "nest.example.com:443"),
+            ("https://nest.example.com/", "nest.example.com"),
+        ] {
+            assert!(!names_host(Some(origin), host), "{origin} at {host}");
+        }
+        assert!(!names_host(None, "127.0.0.1:7450"), "a browser always says where its page comes from");
     }
 }

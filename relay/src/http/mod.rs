@@ -12,10 +12,16 @@ pub mod pairing_agent;
 pub mod security;
 pub mod session;
 
+use std::convert::Infallible;
+
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::handler::HandlerWithoutStateExt as _;
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
+use tower::{Service, ServiceBuilder};
+use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
@@ -32,6 +38,14 @@ pub(crate) fn api() -> OpenApiRouter<App> {
         .merge(health::routes())
 }
 
+/// The web app; compressed on the way unless the build has compressed it. Nothing secret is in it.
+fn web_app() -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone {
+    ServiceBuilder::new()
+        .map_response(IntoResponse::into_response)
+        .layer(CompressionLayer::new())
+        .service(crate::embed::serve.into_service())
+}
+
 /// The whole router.
 pub fn router(app: App) -> Router {
     let (api, document) = api().split_for_parts();
@@ -40,7 +54,7 @@ pub fn router(app: App) -> Router {
         .merge(api)
         .merge(health::probes())
         .merge(openapi::routes(document))
-        .fallback(crate::embed::serve)
+        .fallback_service(web_app())
         // A JSON body travels on to the machine as one message: the same limit.
         .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
         .layer(from_fn_with_state(app.clone(), security::same_site_only))

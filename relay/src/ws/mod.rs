@@ -4,7 +4,6 @@
 
 mod agent;
 mod browser;
-mod origin;
 mod writer;
 
 #[cfg(test)]
@@ -82,7 +81,7 @@ impl FromRef<App> for Context {
             hub: app.hub.clone(),
             tasks: app.tasks.clone(),
             shutdown: app.shutdown.clone(),
-            is_own_page: Arc::new(move |headers| site.is_own_page(headers) || origin::is_same_host(headers)),
+            is_own_page: Arc::new(move |headers| site.is_own_page(headers)),
             timing: Timing::default(),
         }
     }

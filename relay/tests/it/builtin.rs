@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::program::{Running, refusal, scratch};
+use crate::program::{Running, pause, refusal, scratch};
 
 /// Far above what anything here takes.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = Instant::now();
     while !is_so() {
         assert!(since.elapsed() < WITHIN, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
+        pause();
     }
 }
 

@@ -5,6 +5,7 @@ mod auth;
 mod builtin;
 mod foreign;
 mod harness;
+mod live;
 mod openapi;
 mod pairing;
 mod pairing_model;

@@ -49,7 +49,7 @@ impl<'a> Agent<'a> {
         self.key.verifying_key().to_bytes()
     }
 
-    fn sign(&self, message: &[u8]) -> String {
+    pub fn sign(&self, message: &[u8]) -> String {
         hex(&self.key.sign(message).to_bytes())
     }
 

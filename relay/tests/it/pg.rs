@@ -150,7 +150,7 @@ impl Cluster {
             let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             assert!(server.try_wait().unwrap().is_none(), "the test cluster ended: {}", log());
             assert!(since.elapsed() < Duration::from_secs(60), "the test cluster is not ready: {}", log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::program::pause();
         }
     }
 
@@ -166,7 +166,7 @@ impl Cluster {
             let since = Instant::now();
             while is_server(pid) && test_kill_process(pid).is_ok() {
                 assert!(since.elapsed() < Duration::from_secs(30), "the test cluster does not stop");
-                std::thread::sleep(Duration::from_millis(5));
+                crate::program::pause();
             }
         }
         let _ = std::fs::remove_file(self.dir.join("migrated"));

@@ -24,6 +24,11 @@ pub fn scratch() -> TempDir {
     dir
 }
 
+/// Between two looks at something outside this process that gives no event.
+pub fn pause() {
+    std::thread::park_timeout(Duration::from_millis(10));
+}
+
 /// A relay that runs. Stopped when dropped.
 pub struct Running {
     child: Child,
@@ -117,7 +122,7 @@ impl Running {
                 return status.code().unwrap_or(-1);
             }
             assert!(since.elapsed() < WITHIN, "the relay does not end");
-            std::thread::sleep(Duration::from_millis(5));
+            pause();
         }
     }
 
@@ -392,7 +397,7 @@ fn tls_is_served_and_a_renewed_certificate_taken_into_use() {
     let since = Instant::now();
     while presented() != second {
         assert!(since.elapsed() < WITHIN, "the new certificate is not taken into use");
-        std::thread::sleep(Duration::from_millis(20));
+        pause();
     }
     relay.stop();
 }

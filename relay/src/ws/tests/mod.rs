@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use self::directory::MemoryDirectory;
 use self::machine::{Disk, Machine};
-use super::{Context, Timing, origin, router};
+use super::{Context, Timing, router};
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::hub::directory::{KnownLogin, KnownMachine};
@@ -59,7 +59,7 @@ impl Relay {
             hub: hub.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
-            is_own_page: Arc::new(origin::is_same_host),
+            is_own_page: Arc::new(crate::auth::origin::is_same_host),
             timing,
         };
         let app: Router = router().with_state(context);
