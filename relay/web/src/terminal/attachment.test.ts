@@ -1,0 +1,270 @@
+import { Terminal } from "@xterm/headless";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+
+import type { BrowserMessage, ServerMessage } from "@/api/types";
+import {
+  decodeFrame,
+  encodeFrame,
+  encodeSize,
+  FLAG_GAP,
+  FLAG_REFUSED,
+  type Frame,
+  FrameKind,
+  uuidBytes,
+} from "@/wire/frame";
+import { VIEWER_WINDOW_BYTES } from "@/wire/limits";
+import type { ChannelHandler, ChannelMessage, LinkState, LiveSocket } from "@/wire/socket";
+
+import { Attachment } from "./attachment";
+import { OutputHash } from "./debug";
+import { InputWriter } from "./input";
+import { OrderedTerminal } from "./ordered";
+
+const ID = "01010101-0101-0101-0101-010101010101";
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+/** A socket that only records, with the server's side in the test's hand. */
+class Wire {
+  isReady = true;
+  sent: BrowserMessage[] = [];
+  frames: Frame[] = [];
+  handlers = new Map<number, ChannelHandler>();
+  listeners = new Set<(state: LinkState) => void>();
+  #next = 1;
+  send = (message: BrowserMessage) => {
+    if (this.isReady) this.sent.push(message);
+    return this.isReady;
+  };
+  sendFrame = (encoded: Uint8Array) => {
+    if (this.isReady) this.frames.push(decodeFrame(encoded));
+    return this.isReady;
+  };
+  openChannel = (handler: ChannelHandler) => {
+    this.handlers.set(this.#next, handler);
+    return this.#next++;
+  };
+  closeChannel = (channel: number) => void this.handlers.delete(channel);
+  onState = (listener: (state: LinkState) => void) => {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  };
+  get channel(): number {
+    return Math.max(...this.handlers.keys());
+  }
+  get attach() {
+    return this.sent.filter((message) => message.type === "attach").at(-1) as Extract<
+      BrowserMessage,
+      { type: "attach" }
+    >;
+  }
+  say(message: Record<string, unknown>): void {
+    this.handlers
+      .get(this.channel)
+      ?.message({ channel: this.channel, ...message } as ServerMessage as ChannelMessage);
+  }
+  attached(acked: number | null = null, change: object = {}): void {
+    this.say({ type: "attached", epoch: 0, head: 0, size: { cols: 80, rows: 24 }, acked, ...change });
+  }
+  frame(kind: FrameKind, offset: number, payload: Uint8Array, flags = 0, epoch = 0): void {
+    const encoded = encodeFrame({
+      kind,
+      flags,
+      channel: this.channel,
+      epoch,
+      session: uuidBytes(ID),
+      offset: BigInt(offset),
+      payload,
+    });
+    this.handlers.get(this.channel)?.frame(decodeFrame(encoded));
+  }
+  snapshot(offset: number, text: string, flags = 0, size = { cols: 80, rows: 24 }): void {
+    this.frame(FrameKind.Snapshot, offset, Uint8Array.from([...encodeSize(size), ...bytes(text)]), flags);
+  }
+  lose(): void {
+    this.isReady = false;
+    for (const listener of this.listeners)
+      listener({ phase: "reconnecting", since: 0, retryAt: 0, reason: null });
+  }
+  back(): void {
+    this.isReady = true;
+    for (const listener of this.listeners) listener({ phase: "open", since: 0 });
+  }
+}
+
+function make(options: { isWhole?: boolean; withWriter?: boolean; term?: Terminal } = {}) {
+  const wire = new Wire();
+  const term = options.term ?? new Terminal({ cols: 80, rows: 24, allowProposedApi: true });
+  const hash = new OutputHash();
+  const lost: string[] = [];
+  const writer = options.withWriter
+    ? new InputWriter({
+        notDelivered: (item) => lost.push(item.reason),
+        resync: () => attachment.resync(),
+        pending: () => undefined,
+      })
+    : null;
+  const attachment: Attachment = new Attachment({
+    socket: wire as unknown as LiveSocket,
+    session: ID,
+    terminal: new OrderedTerminal(term),
+    writer,
+    maySize: true,
+    isWhole: options.isWhole,
+    onOutput: (chunk, position) => hash.output(chunk, position),
+    onSnapshot: (position) => hash.snapshot(position),
+  });
+  return { wire, term, attachment, writer, hash, lost };
+}
+const row = (term: Terminal, y: number) =>
+  term.buffer.active.getLine(term.buffer.active.baseY + y)?.translateToString(true);
+const parsed = (term: Terminal) => new Promise<void>((resolve) => term.write("", resolve));
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
+afterEach(() => vi.useRealTimers());
+
+describe("an attachment", () => {
+  it("asks for a snapshot first and for its position after a loss", async () => {
+    const { wire, term, attachment } = make();
+    expect(wire.attach).toMatchObject({ from: null, credit: VIEWER_WINDOW_BYTES, writer: null });
+    wire.attached();
+    wire.snapshot(100, "hello");
+    wire.frame(FrameKind.Output, 100, bytes(" world"));
+    await parsed(term);
+    expect(row(term, 0)).toBe("hello world");
+    expect(attachment.status.phase).toBe("live");
+    wire.lose();
+    expect(attachment.status.phase).toBe("waiting");
+    wire.back();
+    expect(wire.attach).toMatchObject({ from: { epoch: 0, offset: 106 } });
+    wire.attached();
+    wire.frame(FrameKind.Output, 106, bytes("!"));
+    await parsed(term);
+    expect(row(term, 0)).toBe("hello world!");
+  });
+
+  it("applies a resize between the bytes before it and the bytes after it", async () => {
+    const { wire, term } = make();
+    wire.attached();
+    wire.snapshot(0, "");
+    wire.frame(FrameKind.Output, 0, bytes("x".repeat(80)));
+    wire.frame(FrameKind.Resize, 80, encodeSize({ cols: 40, rows: 10 }));
+    wire.frame(FrameKind.Output, 80, bytes("\r\nafter"));
+    const reference = new Terminal({ cols: 80, rows: 24, allowProposedApi: true });
+    reference.write("x".repeat(80));
+    await parsed(reference);
+    reference.resize(40, 10);
+    reference.write("\r\nafter");
+    await parsed(reference);
+    const rows = (terminal: Terminal) => Array.from({ length: terminal.rows }, (_, y) => row(terminal, y));
+    await vi.waitFor(() => expect(rows(term)).toEqual(rows(reference)));
+    expect(rows(term).join("")).toContain("after");
+  });
+
+  it("grants absolute credit from the write callback, in steps", async () => {
+    const { wire, term } = make();
+    wire.attached();
+    wire.snapshot(0, "");
+    const chunk = new Uint8Array(20 * 1024).fill(120);
+    for (let index = 0; index < 4; index++) wire.frame(FrameKind.Output, index * chunk.length, chunk);
+    await parsed(term);
+    const grants = wire.frames
+      .filter((frame) => frame.kind === FrameKind.Credit)
+      .map((frame) => Number(frame.offset));
+    expect(grants).toEqual([40 * 1024 + 4 + VIEWER_WINDOW_BYTES, 80 * 1024 + 4 + VIEWER_WINDOW_BYTES]);
+  });
+
+  it("never shows a hole: it asks for the screen", () => {
+    const { wire } = make();
+    wire.attached();
+    wire.snapshot(100, "a");
+    wire.frame(FrameKind.Output, 105, bytes("b"));
+    expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(2);
+    expect(wire.attach.from).toBeNull();
+  });
+
+  it("counts what was skipped, and hashes only contiguous runs", async () => {
+    const { wire, attachment, hash, term } = make();
+    wire.attached();
+    wire.snapshot(10, "");
+    wire.frame(FrameKind.Output, 10, bytes("abc"));
+    wire.snapshot(13, "abc");
+    wire.frame(FrameKind.Output, 13, bytes("def"));
+    expect(hash).toMatchObject({ from: { epoch: 0, offset: 10 }, bytes: 6, snapshots: 2 });
+    // SHA-256 of "abcdef".
+    expect(hash.hex()).toBe("bef57ec7f53a6d40beb640a780a639c83bc29ac8a9816f1fc6c5c6dcd93c4721");
+    wire.snapshot(1_000_016, "far", FLAG_GAP);
+    expect(attachment.status.skippedBytes).toBe(1_000_000);
+    expect(hash).toMatchObject({ from: { offset: 1_000_016 }, bytes: 0 });
+    await parsed(term);
+  });
+
+  it("starts anew with a new epoch", async () => {
+    const { wire, term, attachment } = make();
+    wire.attached();
+    wire.snapshot(50, "old");
+    wire.frame(FrameKind.Exit, 50, Uint8Array.of(0, 7));
+    expect(attachment.status.exit).toEqual({ kind: "code", code: 7 });
+    wire.frame(FrameKind.Output, 0, bytes("new"), 0, 1);
+    await parsed(term);
+    await vi.waitFor(() => expect(row(term, 0)).toBe("new"));
+    expect(attachment.status.exit).toBeNull();
+    expect(attachment.position).toEqual({ epoch: 1, offset: 3 });
+  });
+
+  it("takes the size that came with `attached` only where it holds", async () => {
+    const { wire, term, attachment } = make();
+    wire.attached();
+    wire.snapshot(10, "x");
+    wire.lose();
+    wire.back();
+    wire.attached(null, { head: 12, size: { cols: 100, rows: 30 } });
+    expect(attachment.status.size?.cols).toBe(80);
+    wire.frame(FrameKind.Output, 10, bytes("yz"));
+    await vi.waitFor(() => expect(term.cols).toBe(100));
+  });
+
+  it("holds input while the machine is away and attaches anew when it is back", () => {
+    const { wire, attachment, writer } = make({ withWriter: true });
+    wire.attached(0);
+    writer?.push(bytes("a"));
+    wire.say({ type: "link", is_up: false });
+    expect(attachment.status.phase).toBe("machine_away");
+    writer?.push(bytes("b"));
+    const inputs = () =>
+      wire.frames.filter((frame) => frame.kind === FrameKind.Input).map((frame) => Number(frame.offset));
+    expect(inputs()).toEqual([1]);
+    wire.say({ type: "link", is_up: true });
+    wire.attached(1);
+    expect(inputs()).toEqual([1, 2]);
+  });
+
+  it("agrees on numbers anew after a refusal", () => {
+    const { wire, writer, lost } = make({ withWriter: true });
+    wire.attached(0);
+    writer?.push(bytes("a"));
+    wire.frame(FrameKind.InputAck, 1, bytes("read_only"), FLAG_REFUSED);
+    expect(lost).toEqual(["read_only"]);
+    expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(2);
+    wire.attached(0);
+    writer?.push(bytes("b"));
+    expect(Number(wire.frames.at(-1)?.offset)).toBe(1);
+  });
+
+  it("wishes its size after every attach, but only as a writer", () => {
+    const { wire, attachment } = make({ withWriter: true });
+    attachment.wishSize({ cols: 132, rows: 50 });
+    wire.attached(0);
+    const wishes = () => wire.frames.filter((frame) => frame.kind === FrameKind.Resize);
+    expect(wishes().map((frame) => [...frame.payload])).toContainEqual([132, 0, 50, 0]);
+    expect(attachment.takeSize({ cols: 100, rows: 40 })).toBe(true);
+    expect(wire.sent.at(-1)).toEqual({
+      type: "take_size",
+      channel: wire.channel,
+      size: { cols: 100, rows: 40 },
+    });
+    const reader = make();
+    reader.attachment.wishSize({ cols: 132, rows: 50 });
+    reader.wire.attached();
+    expect(reader.wire.frames).toEqual([]);
+  });
+});

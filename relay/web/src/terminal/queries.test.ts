@@ -1,0 +1,69 @@
+import { Terminal } from "@xterm/headless";
+import type { Terminal as FullTerminal } from "@xterm/xterm";
+import { describe, expect, it } from "vitest";
+
+import { clipboardText, guardTerminal } from "./queries";
+
+const QUERIES = [
+  "\x1b[c",
+  "\x1b[0c",
+  "\x1b[>c",
+  "\x1b[=c",
+  "\x1b[5n",
+  "\x1b[6n",
+  "\x1b[?6n",
+  "\x1b[?996n",
+  "\x1b[?25$p",
+  "\x1b[4$p",
+  "\x1b[>q",
+  "\x1b[?u",
+  "\x1b[14t",
+  "\x1b[18t",
+  "\x1b[21t",
+  "\x1bP$qm\x1b\\",
+  "\x1bP+q544e\x1b\\",
+  "\x1b]4;1;?\x07",
+  "\x1b]10;?\x07",
+  "\x1b]11;?\x1b\\",
+  "\x1b]12;?\x07",
+  "\x1b]52;c;?\x07",
+  "\x05",
+];
+
+function make() {
+  const terminal = new Terminal({ allowProposedApi: true });
+  const answers: string[] = [];
+  const offers: string[] = [];
+  terminal.onData((data) => answers.push(data));
+  terminal.onBinary((data) => answers.push(data));
+  guardTerminal(terminal as unknown as FullTerminal, (text) => offers.push(text));
+  const write = (data: string) => new Promise<void>((resolve) => terminal.write(data, resolve));
+  return { terminal, answers, offers, write };
+}
+
+describe("a viewer", () => {
+  it("never answers a query, whole or cut at any byte", async () => {
+    const { answers, write } = make();
+    for (const query of QUERIES) {
+      await write(query);
+      for (let cut = 1; cut < query.length; cut++) {
+        await write(query.slice(0, cut));
+        await write(query.slice(cut));
+      }
+    }
+    expect(answers).toEqual([]);
+  });
+
+  it("still obeys what is no query", async () => {
+    const { terminal, write } = make();
+    await write("\x1b[?2004h\x1b[22t\x1b]10;#ff0000\x07\x1b[3;5Hx\x1b[!p");
+    expect(terminal.buffer.active.getLine(2)?.translateToString(true)).toBe("    x");
+  });
+
+  it("offers a clipboard write and copies nothing by itself", async () => {
+    const { offers, write } = make();
+    await write(`\x1b]52;c;${btoa("hello")}\x07\x1b]52;c;!!!\x07\x1b]52;c;\x07`);
+    expect(offers).toEqual(["hello"]);
+    expect(clipboardText("c;/w==")).toBeNull();
+  });
+});
