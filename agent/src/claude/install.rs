@@ -16,6 +16,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// A login state older than this is asked for again.
 const LOGIN_FRESH: Duration = Duration::from_secs(300);
 
+/// The oldest version that this agent was tried with; older ones lack flags that it uses.
+pub const OLDEST_TRIED: Version = Version::new(2, 1, 197);
+/// Since this version a hook that cannot answer blocks the tool (`onFailure`); before, the tool would run.
+pub const FAILS_CLOSED_SINCE: Version = Version::new(2, 1, 295);
+
 /// An installed Claude Code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Installed {
@@ -30,7 +35,7 @@ pub struct Installed {
 pub enum InstallError {
     /// Nowhere to be found.
     #[error(
-        "Claude Code was not found. Install it with `npm install -g @anthropic-ai/claude-code` or name its path as `claude.path` in the configuration."
+        "Claude Code was not found. Install it with `npm install -g @anthropic-ai/claude-code` or name its path as `claude_path` in the configuration."
     )]
     NotFound,
     /// The configured path is wrong.

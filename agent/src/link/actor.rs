@@ -411,6 +411,26 @@ fn read_access(paths: &Paths, config: &Config, relay: &PairedRelay) -> Result<Ac
     Ok(Access { url, token, identity, trust })
 }
 
+/// Opens the WebSocket of a relay as the link does and closes it before the handshake: finds out whether
+/// the token is accepted, without touching a link that is up.
+///
+/// # Errors
+/// [`Loss`], with the sentence for a person.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub async fn probe(paths: &Paths, config: &Config, relay: &PairedRelay) -> Result<(), Loss> {
+    let (paths, config, relay) = (paths.clone(), config.clone(), relay.clone());
+    let read = tokio::task::spawn_blocking(move || read_access(&paths, &config, &relay)).await;
+    let access = read.unwrap_or_else(|error| Err(Loss::Broken(error.to_string())))?;
+    match tokio::time::timeout(super::core::CONNECT_TIMEOUT, open(&access.url, &access.token, &access.trust))
+        .await
+    {
+        Ok(opened) => opened.map(drop),
+        Err(_) => Err(Loss::Broken("The relay did not answer in time.".to_owned())),
+    }
+}
+
 /// The next thing from an open connection; never without one.
 async fn next<H>(live: &mut Option<Live<H>>) -> Incoming {
     match live {

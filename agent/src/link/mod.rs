@@ -12,5 +12,5 @@ mod status;
 #[cfg(test)]
 mod core_tests;
 
-pub use actor::{LinkHost, Links};
+pub use actor::{LinkHost, Links, probe};
 pub use status::{LinkState, LinkStatus};
