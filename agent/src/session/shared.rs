@@ -335,7 +335,8 @@ impl Shared {
         if bytes.len() > MAX_SNAPSHOT_BYTES {
             bytes = plain_snapshot(&follower.model);
         }
-        Snapshot { offset: follower.offset, size: follower.model.size(), bytes: bytes.into() }
+        let (offset, size, next_resize) = (follower.offset, follower.model.size(), follower.next_resize);
+        Snapshot { offset, size, next_resize, bytes: bytes.into() }
     }
 
     /// The screen as text, with the offset it reflects.

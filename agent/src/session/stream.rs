@@ -124,9 +124,7 @@ impl OutputStream {
                 Step::Frame(frame) => return Some(frame),
                 Step::End => return None,
                 Step::Snapshot => {
-                    let snapshot = self.shared.snapshot();
-                    let core = self.shared.lock();
-                    self.viewer.snapshot(&core, snapshot);
+                    self.viewer.snapshot(self.shared.snapshot());
                 }
                 Step::Disk(from) => self.read(from).await,
                 Step::Until(deadline) => {

@@ -24,6 +24,8 @@ const GATHER: Duration = Duration::from_millis(4);
 pub(super) struct Snapshot {
     pub(super) offset: u64,
     pub(super) size: TermSize,
+    /// Number of the first change of size that is not in it.
+    pub(super) next_resize: u64,
     pub(super) bytes: Bytes,
 }
 
@@ -114,11 +116,10 @@ impl Viewer {
     }
 
     /// Takes the snapshot that [`Step::Snapshot`] asked for.
-    pub(super) fn snapshot(&mut self, core: &Core, snapshot: Snapshot) {
+    pub(super) fn snapshot(&mut self, snapshot: Snapshot) {
         match self.jump.take() {
             Some(is_gap) => {
                 self.position = snapshot.offset;
-                self.next_resize = core.resize_number_after(self.position);
                 self.disk = Bytes::new();
                 self.say_size = false;
                 self.made = Some((snapshot, if is_gap { FLAG_GAP } else { 0 }));
@@ -166,8 +167,8 @@ impl Viewer {
             payload.put_slice(&snapshot.bytes);
             self.sent += payload.len() as u64;
             self.last_flush = Some(now);
-            // Changes of size at this offset are in it.
-            self.next_resize = core.resize_number_after(snapshot.offset);
+            // A change of size at this offset may be in it or not.
+            self.next_resize = snapshot.next_resize;
             return self.frame(FrameKind::Snapshot, flags, snapshot.offset, payload.freeze());
         }
         if self.jump.is_none()
