@@ -24,6 +24,8 @@ use crate::holder::read_exit;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The model follows when output has paused this long, so that it is not on the way of an echo.
 const FOLLOW_DELAY: Duration = Duration::from_millis(15);
+/// A flooding session saves its screen this often at most.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Attempts to reach a holder whose connection broke.
 const RECONNECTS: u32 = 5;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -193,7 +195,7 @@ fn lose(shared: &Shared) {
 
 /// Lets the model follow, keeps deadlines and tells notices.
 async fn keep_house(shared: &Shared, notices: &mpsc::Sender<Notice>) {
-    let mut follow_at: Option<Instant> = None;
+    let (mut follow_at, mut saved_at): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         let deadline = shared.lock().deadline();
         let wake_at = [deadline, follow_at].into_iter().flatten().min();
@@ -214,6 +216,14 @@ async fn keep_house(shared: &Shared, notices: &mpsc::Sender<Notice>) {
             follow_at = None;
             while shared.follow() {
                 tokio::task::yield_now().await;
+            }
+            if saved_at.is_none_or(|at| now >= at + SAVE_INTERVAL)
+                && let Some(screen) = shared.to_save()
+            {
+                saved_at = Some(now);
+                let dir = shared.config.dir.clone();
+                // A full disk costs modes after a restart of the daemon, nothing now.
+                let _ = tokio::task::spawn_blocking(move || screen.write(&dir)).await;
             }
         }
         while let Some(event) = shared.next_notice() {

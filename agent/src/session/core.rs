@@ -169,6 +169,11 @@ impl Core {
         found
     }
 
+    /// True if the filter is as new at `offset`, which must be the head.
+    pub(super) fn is_at_ground(&self, offset: u64) -> bool {
+        offset == self.head() && self.sanitiser.is_ground()
+    }
+
     /// The last known offset at or below `offset` at which the filter was as new.
     pub(super) fn checkpoint(&self, offset: u64) -> Option<u64> {
         let behind = self.checkpoints.partition_point(|at| *at <= offset);

@@ -5,6 +5,7 @@
 //! slow the child down, and nobody who writes can get between the bytes of another's paste.
 
 mod actor;
+mod checkpoint;
 mod core;
 mod input;
 mod ring;
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::checkpoint::Checkpoint;
 use self::core::Core;
 use self::shared::Shared;
 use self::viewer::Viewer;
@@ -195,6 +197,9 @@ impl SessionHandle {
         let hello = connection.hello.clone();
         let head = hello.head;
         let shared = Arc::new(Shared::new(config, core, hello, cancel.child_token()));
+        if let Some(saved) = Checkpoint::read(&shared.config.dir) {
+            shared.restore(saved);
+        }
         let mut changed = shared.subscribe();
         actor::start(&shared, connection, notices, tasks);
         // Viewers that come back name offsets up to the holder's head; they must find them here.
@@ -253,7 +258,11 @@ impl SessionHandle {
             exit: None,
             writers: Vec::new(),
         };
-        Self { shared: Arc::new(Shared::new(config, core, hello, CancellationToken::new())) }
+        let shared = Shared::new(config, core, hello, CancellationToken::new());
+        if let Some(saved) = Checkpoint::read(&shared.config.dir) {
+            shared.restore(saved);
+        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Its id.

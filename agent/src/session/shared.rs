@@ -15,16 +15,22 @@ use claudenest_shared::wire::limits::MAX_SNAPSHOT_BYTES;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::checkpoint::Checkpoint;
 use super::core::{Core, Todo};
-use super::sanitise::{AnswerContext, Mode, ModeState, Query, answer};
+use super::sanitise::{AnswerContext, Mode, ModeState, Query, Sanitiser, answer};
 use super::screen::{Model, Modes, ScreenModel};
 use super::viewer::Snapshot;
 use super::{InfoPart, InputAck, NoticeEvent, SessionConfig};
+use crate::holder::Recording;
 
 /// How far the model may stay behind before the one who brings output takes it along: a quarter of the ring, 5 ms of work.
 const MODEL_LAG_BYTES: u64 = 1024 * 1024;
 /// What the model takes at a time, so that nobody waits long for its lock.
 pub(super) const MODEL_STEP_BYTES: u64 = 128 * 1024;
+/// The screen is written to disk whenever this much has come: a quarter of what a holder keeps in memory.
+const SAVE_BYTES: u64 = 1024 * 1024;
+/// One read while a screen is restored.
+const RESTORE_BYTES: usize = 256 * 1024;
 /// Refusals that wait for a writer's receiver; a viewer that sends more without reading is cut off.
 const MAX_WAITING_ACKS: usize = 16 * 1024;
 /// The writer that answers queries of the child. Viewers choose 64 random bits.
@@ -35,6 +41,10 @@ struct Follower {
     model: Model,
     offset: u64,
     next_resize: u64,
+    /// Changes of size below this are in the model already.
+    knows_sizes_below: u64,
+    /// Offset of the screen on disk.
+    saved: u64,
 }
 
 /// Answers to one writer, until its receiver takes them.
@@ -152,6 +162,8 @@ impl Shared {
             model: Model::new(core.size_at(start)),
             offset: start,
             next_resize: core.resize_number_after(start),
+            knows_sizes_below: 0,
+            saved: start,
         };
         Self {
             config,
@@ -271,7 +283,9 @@ impl Shared {
                 if offset <= follower.offset {
                     drop(core);
                     follower.next_resize = number + 1;
-                    follower.model.resize(size);
+                    if offset >= follower.knows_sizes_below {
+                        follower.model.resize(size);
+                    }
                     continue;
                 }
                 until = until.min(offset);
@@ -319,6 +333,47 @@ impl Shared {
         let mut follower = self.follower();
         self.catch_up(&mut follower, u64::MAX, MODEL_STEP_BYTES);
         follower.offset < self.lock().head()
+    }
+
+    /// Begins with a screen on disk, if the output in memory begins too late to know the modes. Blocks for the
+    /// time that reading up to there takes.
+    pub(super) fn restore(&self, saved: Checkpoint) {
+        let start = self.lock().ring.tail();
+        if start == 0 {
+            return;
+        }
+        let mut model = Model::new(saved.size);
+        model.process(&saved.snapshot);
+        let recording = Recording::of(&self.config.dir);
+        let (mut offset, mut sanitiser) = (saved.offset, Sanitiser::default());
+        while offset < start {
+            let size = usize::try_from(start - offset).unwrap_or(RESTORE_BYTES).min(RESTORE_BYTES);
+            let Ok(Some(raw)) = recording.read(offset, size) else { return };
+            let (mut clean, mut events) = (Vec::new(), Vec::new());
+            sanitiser.push(&raw, &mut clean, &mut events);
+            model.process(&clean);
+            offset += raw.len() as u64;
+        }
+        if offset == start {
+            model.resize(self.lock().size_at(start));
+        }
+        let mut core = self.lock();
+        core.title = model.title().map(str::to_owned);
+        drop(core);
+        *self.follower() =
+            Follower { model, offset, next_resize: 0, knows_sizes_below: offset, saved: saved.offset };
+    }
+
+    /// The screen to be kept on disk, when enough has come since the last one.
+    pub(super) fn to_save(&self) -> Option<Checkpoint> {
+        let mut follower = self.follower();
+        // Only where the filter holds nothing back can a later daemon go on reading.
+        if follower.offset < follower.saved + SAVE_BYTES || !self.lock().is_at_ground(follower.offset) {
+            return None;
+        }
+        let snapshot = follower.model.snapshot();
+        follower.saved = follower.offset;
+        Some(Checkpoint { offset: follower.offset, size: follower.model.size(), snapshot })
     }
 
     /// The model, up to date. Takes up to 5 ms when it was far behind.

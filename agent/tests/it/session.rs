@@ -578,3 +578,71 @@ async fn frames_of_another_session_break_the_protocol() {
     }
     daemon.finish(&run).await;
 }
+
+#[tokio::test]
+async fn a_new_daemon_knows_modes_that_were_set_long_before_the_holders_memory() {
+    let script = "stty raw -echo; printf '\\033[?2004h\\033[?1006h'; yes abcdefghi | head -c 9000000; printf done; head -c 1";
+    let run = shell(script);
+    run.start().await;
+    let daemon = Daemon::connect(&run).await;
+    let mut viewer = Viewer::from_start(&daemon).await;
+    viewer.until(b"done").await;
+    let began = Instant::now();
+    while !run.spec.dir.join("screen").exists() {
+        assert!(began.elapsed() < Duration::from_secs(30), "the screen is saved");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    daemon.kill();
+    let daemon = Daemon::connect(&run).await;
+    let mut late = Viewer::stream(&daemon, None, DEFAULT_LAG_LIMIT_BYTES).await;
+    while late.snapshots.is_empty() {
+        late.next().await;
+    }
+    let text = String::from_utf8_lossy(&late.snapshots[0].payload[4..]).into_owned();
+    assert!(text.contains("\x1b[?2004h") && text.contains("\x1b[?1006h"), "{text:?}");
+    assert!(text.contains("done"));
+    daemon.finish(&run).await;
+}
+
+/// A holder of version 1 as it was when the protocol was frozen: recorded bytes, not our encoder.
+#[tokio::test]
+async fn an_old_holder_still_works() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let hex = |text: &str| -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    };
+    let run = shell("");
+    std::fs::create_dir_all(&run.spec.dir).unwrap();
+    let listener = tokio::net::UnixListener::bind(&run.spec.socket).unwrap();
+    let holder = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = [0; 15];
+        stream.read_exact(&mut hello).await.unwrap();
+        assert_eq!(hello.to_vec(), hex("0b000000 01 0100 0000000000000000"));
+        let fixed = "0100 02000000 03000000 01000000 00 01 0000000000000000 0200000000000000 0000000000000000 5000 1800 5000 1800";
+        let writers = "0100 0500000000000000 0700000000000000";
+        stream.write_all(&hex(&format!("44000000 01 {fixed} 00 {writers}"))).await.unwrap();
+        stream.write_all(&hex("0b000000 02 0000000000000000 6869")).await.unwrap();
+        let mut input = [0; 23];
+        stream.read_exact(&mut input).await.unwrap();
+        assert_eq!(input.to_vec(), hex("13000000 02 0500000000000000 0800000000000000 01 79"));
+        stream.write_all(&hex("11000000 03 0500000000000000 0800000000000000")).await.unwrap();
+        stream.write_all(&hex("13000000 06 0200000000000000 00 07 0000000000000000")).await.unwrap();
+        let mut ack = [0; 5];
+        stream.read_exact(&mut ack).await.unwrap();
+        assert_eq!(ack.to_vec(), hex("01000000 06"));
+    });
+    let mut daemon = Daemon::connect(&run).await;
+    let mut viewer = Viewer::from_start(&daemon).await;
+    assert_eq!(viewer.writer(5, true).await, 7);
+    viewer.until(b"hi").await;
+    viewer.input_as(8, 0, b"y");
+    assert_eq!(viewer.until_ack(8).await, None);
+    assert_eq!(daemon.until_exit().await, Exit::Code { code: 7 });
+    daemon.handle.acknowledge_exit();
+    timeout(holder).await.unwrap();
+}
