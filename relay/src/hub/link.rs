@@ -36,6 +36,8 @@ pub(crate) enum Route {
 struct State {
     routes: HashMap<u16, Route>,
     last_channel: u16,
+    /// Highest channel used so far.
+    highest_channel: u16,
     requests: HashMap<u64, oneshot::Sender<Reply>>,
     last_request: u64,
     sessions: HashSet<SessionId>,
@@ -87,6 +89,7 @@ impl Link {
             let channel = state.last_channel;
             if let std::collections::hash_map::Entry::Vacant(slot) = state.routes.entry(channel) {
                 slot.insert(Route::Open(Arc::clone(terminal), key));
+                state.highest_channel = state.highest_channel.max(channel);
                 return Some(channel);
             }
         }
@@ -104,6 +107,11 @@ impl Link {
     /// Where a channel leads.
     pub(crate) fn route(&self, channel: u16) -> Option<Route> {
         self.lock().routes.get(&channel).cloned()
+    }
+
+    /// True if the channel was open at some time: its last frames may come after the machine has confirmed its end.
+    pub(crate) fn was_open(&self, channel: u16) -> bool {
+        (1..=self.lock().highest_channel).contains(&channel)
     }
 
     /// The machine has closed the channel, or confirms that the relay has: its number is free.

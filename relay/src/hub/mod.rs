@@ -235,6 +235,15 @@ impl Hub {
         true
     }
 
+    /// A machine says which epoch one of its sessions is in.
+    pub(crate) fn named_epoch(&self, machine: MachineId, session: SessionId, epoch: u32) {
+        let terminal =
+            self.registry().machines.get(&machine).and_then(|entry| entry.terminals.get(&session)).cloned();
+        if let Some(terminal) = terminal {
+            terminal.named_epoch(epoch);
+        }
+    }
+
     /// Reads a machine from the directory and tells its user.
     pub(crate) async fn publish_machine(
         &self,

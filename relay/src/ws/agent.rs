@@ -30,7 +30,7 @@ use crate::hub::link::{Link, Route};
 use crate::hub::outbox::{Closing, Outgoing};
 use crate::hub::terminal::Terminal;
 use crate::hub::terminal::core::Key;
-use crate::hub::{close_code, recorder};
+use crate::hub::{Hub, close_code, recorder};
 
 /// Messages that are taken from the socket before their effects are spread: saves locks and wake-ups under load.
 const BATCH_MESSAGES: usize = 64;
@@ -276,7 +276,7 @@ async fn read(
             let result = match message {
                 Ok(Message::Binary(bytes)) => run.frame(link, bytes),
                 Ok(Message::Text(text)) => match run.finish() {
-                    Ok(()) => on_text(link, &text),
+                    Ok(()) => on_text(&context.hub, link, &text),
                     Err(reason) => Err(End::Violation(reason)),
                 },
                 Ok(Message::Ping(_) | Message::Pong(_)) => Ok(()),
@@ -323,6 +323,7 @@ impl Run {
                 Ok(())
             }
             Some(Route::Closing) => Ok(()), // On its way when the channel was closed.
+            None if link.was_open(frame.channel) => Ok(()),
             None => Err(End::Violation(format!("channel {} is not open", frame.channel))),
         }
     }
@@ -342,14 +343,14 @@ fn parse(text: &str) -> Result<AgentMessage, String> {
     serde_json::from_str(text).map_err(|error| format!("a message is not understood: {error}"))
 }
 
-fn on_text(link: &Arc<Link>, text: &str) -> Result<(), End> {
+fn on_text(hub: &Hub, link: &Arc<Link>, text: &str) -> Result<(), End> {
     match parse(text).map_err(End::Violation)? {
         AgentMessage::Hello { .. } => Err(End::Violation("a second hello".into())),
         AgentMessage::Facts { facts } => {
             link.recorder.facts(facts);
             Ok(())
         }
-        AgentMessage::Session { session } => note_session(link, *session),
+        AgentMessage::Session { session } => note_session(hub, link, *session),
         AgentMessage::SessionRemoved { session } => {
             link.remove_session(session);
             link.recorder.removed(session);
@@ -358,7 +359,7 @@ fn on_text(link: &Arc<Link>, text: &str) -> Result<(), End> {
         AgentMessage::Response { request, reply } => {
             if let Reply::Session { session } = &reply {
                 // Who gets this answer may attach at once.
-                note_session(link, (**session).clone())?;
+                note_session(hub, link, (**session).clone())?;
             }
             link.answer(request, reply);
             Ok(())
@@ -385,7 +386,8 @@ fn on_text(link: &Arc<Link>, text: &str) -> Result<(), End> {
     }
 }
 
-fn note_session(link: &Link, session: SessionInfo) -> Result<(), End> {
+fn note_session(hub: &Hub, link: &Link, session: SessionInfo) -> Result<(), End> {
+    hub.named_epoch(link.machine, session.id, session.epoch);
     link.add_session(session.id);
     if link.session_count() > MAX_SESSIONS {
         return Err(End::Violation("too many sessions".into()));

@@ -19,7 +19,7 @@ use claudenest_shared::wire::limits::{
 };
 
 use super::track::Track;
-use super::viewer::{Cursor, Place, Viewer, Writer};
+use super::viewer::{Cursor, MAX_CLOSINGS, Place, Viewer, Writer};
 
 /// Names one stream or writer on the machine's link. Never used twice in a [`Core`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -97,6 +97,8 @@ pub(crate) struct Core {
     pub(super) is_link_up: bool,
     pub(super) shared: Track,
     pub(super) epoch: u32,
+    /// The epoch that the machine's news of the session named.
+    pub(super) named_epoch: u32,
     pub(super) head: u64,
     pub(super) size: TermSize,
     pub(super) viewers: BTreeMap<ViewerId, Viewer>,
@@ -113,6 +115,7 @@ impl Core {
             is_link_up: false,
             shared: Track::default(),
             epoch: 0,
+            named_epoch: 0,
             head: 0,
             size: TermSize::default(),
             viewers: BTreeMap::new(),
@@ -159,6 +162,7 @@ impl Core {
             may_size: wish.may_size,
             key: None,
             acked: None,
+            closings: 0,
             refused: None,
             unacked: Default::default(),
             unacked_bytes: 0,
@@ -171,6 +175,7 @@ impl Core {
             credit: wish.credit,
             sent: 0,
             position: wish.from,
+            exit: None,
             place: Place::Wanting,
             was_attached: false,
             is_attached: false,
@@ -272,11 +277,37 @@ impl Core {
         }
     }
 
+    /// The machine says which epoch the session is in. A stream that has ended with its process is opened anew for the next.
+    pub(crate) fn named_epoch(&mut self, epoch: u32) {
+        if epoch > self.named_epoch {
+            self.named_epoch = epoch;
+            for id in self.ids() {
+                self.wake(id); // Streams of their own are looked at when they are pulled.
+            }
+        }
+        if !self.shared.is_over() || self.named_epoch <= self.epoch {
+            return;
+        }
+        if let Some(stream) = self.shared.stream.take() {
+            self.close(stream.key);
+        }
+        for id in self.ids() {
+            if let Some(viewer) = self.viewers.get_mut(&id) {
+                viewer.is_attached = false;
+                if let Some(writer) = &mut viewer.writer {
+                    writer.refused = None;
+                    writer.closings = 0;
+                }
+            }
+        }
+        self.reconcile();
+    }
+
     /// The machine has opened a writer.
     pub(crate) fn writer_opened(&mut self, key: Key, acked: u64) {
         if let Some(Role::Writer(id)) = self.roles.get(&key).copied() {
             if let Some(writer) = self.viewers.get_mut(&id).and_then(|viewer| viewer.writer.as_mut()) {
-                writer.acked = Some(acked);
+                writer.opened(acked);
             }
             self.wake(id);
         }
@@ -305,16 +336,19 @@ impl Core {
                 self.reconcile();
             }
             Some(Role::Writer(id)) => {
-                if let Some(writer) = self.viewers.get_mut(&id).and_then(|viewer| viewer.writer.as_mut()) {
-                    writer.key = None;
-                    writer.acked = None;
-                    writer.refused = Some(error.code);
-                    writer.unacked_bytes = 0;
-                    for (seq, _) in std::mem::take(&mut writer.unacked) {
-                        writer.refuse(seq, error.code);
-                    }
+                let Some(viewer) = self.viewers.get_mut(&id) else { return };
+                let Some(writer) = &mut viewer.writer else { return };
+                writer.key = None;
+                writer.closings = writer.closings.saturating_add(1);
+                if writer.acked.take().is_some() && writer.closings <= MAX_CLOSINGS {
+                    // It was open: the process may have been replaced, so the writer is opened anew, and the viewer
+                    // learns what was applied.
+                    viewer.is_attached = false;
+                } else {
+                    writer.refuse_all(error.code);
                 }
                 self.wake(id);
+                self.reconcile();
             }
             None => {}
         }
@@ -365,6 +399,9 @@ impl Core {
         if let Some(size) = frame.size() {
             self.size = size;
         }
+        if frame.epoch > self.epoch {
+            (self.epoch, self.head) = (frame.epoch, frame.offset);
+        }
         let is_snapshot = frame.kind == FrameKind::Snapshot;
         let mut is_awaited = false;
         for (id, viewer) in &mut self.viewers {
@@ -385,6 +422,11 @@ impl Core {
             // Who waits for a snapshot has given up all bytes before it.
             let received = self.shared.ring.received();
             self.shared.consume(received, &mut self.effects);
+        }
+        if frame.kind == FrameKind::Exit {
+            // Who still waits for a snapshot needs a new stream, and so does everybody if a new process runs already.
+            self.reconcile();
+            self.named_epoch(0);
         }
         Ok(())
     }

@@ -233,6 +233,11 @@ impl Terminal {
         self.with(|core| core.stream_opened(key, at, head, size));
     }
 
+    /// The machine says which epoch the session is in.
+    pub(crate) fn named_epoch(self: &Arc<Self>, epoch: u32) {
+        self.with(|core| core.named_epoch(epoch));
+    }
+
     /// The machine has opened a writer.
     pub(crate) fn writer_opened(self: &Arc<Self>, key: Key, acked: u64) {
         self.with(|core| core.writer_opened(key, acked));

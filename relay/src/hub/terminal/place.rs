@@ -79,10 +79,18 @@ impl Core {
     ) -> Option<Pulled> {
         let viewer = self.viewers.get_mut(&id)?;
         let ring = &mut self.shared.ring;
+        if cursor.seq < ring.first_seq()
+            && let Some(seq) = viewer.position.and_then(|position| match ring.is_behind(position) {
+                true => Some(ring.end_seq()),
+                false => ring.locate_whole(position),
+            })
+        {
+            cursor = Cursor::at(seq); // What has left the ring is nothing that it lacks.
+        }
         let has_fallen_out = cursor.seq < ring.first_seq();
         if viewer.has_credit() {
             // Decided only now: a viewer that takes nothing costs nothing.
-            let lag = ring.received() - ring.index_of(cursor.seq);
+            let lag = ring.lag(cursor.seq, viewer.position);
             if has_fallen_out && viewer.wants_every_byte() && viewer.position.is_some() {
                 self.open_own(id);
                 return None;
@@ -130,7 +138,13 @@ impl Core {
         track.ring.trim_to(cursor.seq);
         let taken = track.ring.index_of(cursor.seq);
         track.consume(taken, &mut self.effects);
+        let is_over = track.is_over() && cursor.seq == track.ring.end_seq();
         viewer.place = Place::Own(track, cursor);
+        if is_over && viewer.position.is_some_and(|position| position.epoch < self.named_epoch) {
+            self.leave_own(id); // Its process has ended and another runs: the shared stream has that.
+            self.reconcile();
+            return Some(Pulled::All);
+        }
         Some(match stop {
             Stop::Dry => Pulled::All,
             Stop::Budget => Pulled::Part,
@@ -155,6 +169,18 @@ impl Core {
         // Who waits for a snapshot has given up all bytes before it; without the credit it could not come.
         let received = self.shared.ring.received();
         self.shared.consume(received, &mut self.effects);
+        self.want_snapshot();
+    }
+
+    /// Asks for a snapshot on the shared stream; one that is over is opened anew for it.
+    fn want_snapshot(&mut self) {
+        if self.shared.stream.as_ref().is_some_and(|stream| stream.is_over && !stream.awaits_snapshot)
+            && let Some(stream) = self.shared.stream.take()
+        {
+            self.close(stream.key);
+            let key = self.role(Role::Shared);
+            self.shared.open(key, None, stream.lag_limit, &mut self.effects);
+        }
         self.shared.want_snapshot(&mut self.effects);
     }
 
@@ -219,7 +245,7 @@ impl Core {
             }
         }
         if self.active().any(|(_, viewer)| matches!(viewer.place, Place::Awaiting)) {
-            self.shared.want_snapshot(&mut self.effects);
+            self.want_snapshot();
         }
     }
 
@@ -233,9 +259,7 @@ impl Core {
         let ring = &self.shared.ring;
         let asked = self.shared.stream.as_ref().and_then(|stream| stream.asked);
         // Another viewer's older wish may have opened the stream; the bytes up to this one's are skipped.
-        let is_ahead = wanted.epoch == epoch
-            && wanted.offset <= head
-            && ring.position().is_some_and(|at| at.epoch == epoch && at.offset < wanted.offset);
+        let is_ahead = wanted.epoch == epoch && wanted.offset <= head && ring.is_behind(wanted);
         let located = if viewer.wants_every_byte() { ring.locate_whole(wanted) } else { ring.locate(wanted) };
         if let Some(seq) = located {
             viewer.place = Place::Following(Cursor::at(seq));

@@ -40,6 +40,11 @@ impl Entry {
         self.offset + if self.kind == FrameKind::Output { self.payload_bytes } else { 0 }
     }
 
+    /// True for a size or the exit.
+    fn is_mark(&self) -> bool {
+        matches!(self.kind, FrameKind::Resize | FrameKind::Exit)
+    }
+
     /// The whole frame for a viewer's channel; copied at most once per channel number.
     pub(super) fn for_channel(&mut self, channel: u16) -> Bytes {
         if self.channel == channel {
@@ -104,7 +109,6 @@ pub(super) struct Ring {
     position: Option<StreamPosition>,
     /// Number of the entry after the newest jump: from there on, no byte is missing.
     whole_from: u64,
-    last_exit: Option<StreamPosition>,
 }
 
 impl Ring {
@@ -139,7 +143,6 @@ impl Ring {
         self.entries.clear();
         self.bytes = 0;
         self.position = None;
-        self.last_exit = None;
     }
 
     /// The entry with that number.
@@ -156,15 +159,10 @@ impl Ring {
         }
     }
 
-    /// Appends a frame of the stream, encoded for `channel`, and returns its number; absent when it was a repetition.
+    /// Appends a frame of the stream, encoded for `channel`, and returns its number.
     ///
     /// The bytes are copied once here: a slice of the socket's read buffer would keep all of that buffer alive.
-    pub(super) fn push(
-        &mut self,
-        frame: &Frame,
-        encoded: &[u8],
-        channel: u16,
-    ) -> Result<Option<u64>, OutOfOrder> {
+    pub(super) fn push(&mut self, frame: &Frame, encoded: &[u8], channel: u16) -> Result<u64, OutOfOrder> {
         let at = StreamPosition { epoch: frame.epoch, offset: frame.offset };
         let mut is_optional = false;
         let mut payload_bytes = 0;
@@ -182,12 +180,6 @@ impl Ring {
                 is_optional = self.position == Some(at);
                 payload_bytes = frame.payload.len() as u64;
                 self.position = Some(at);
-            }
-            FrameKind::Exit => {
-                if self.last_exit == Some(at) {
-                    return Ok(None);
-                }
-                self.last_exit = Some(at);
             }
             _ => {}
         }
@@ -213,7 +205,7 @@ impl Ring {
         while self.bytes > RING_BYTES && self.entries.len() > 1 {
             self.pop();
         }
-        Ok(Some(seq))
+        Ok(seq)
     }
 
     /// Forgets entries before that number.
@@ -230,10 +222,31 @@ impl Ring {
         }
     }
 
+    /// True if the stream has not come to that position yet.
+    pub(super) fn is_behind(&self, wanted: StreamPosition) -> bool {
+        self.position.is_some_and(|at| at.epoch == wanted.epoch && at.offset < wanted.offset)
+    }
+
+    /// Payload bytes from that entry on that a viewer lacks whose next byte is `position`.
+    pub(super) fn lag(&self, seq: u64, position: Option<StreamPosition>) -> u64 {
+        let sent = self.received - self.index_of(seq);
+        match (self.position, position) {
+            (Some(end), Some(next)) if end.epoch == next.epoch => {
+                sent.min(end.offset.saturating_sub(next.offset))
+            }
+            _ => sent,
+        }
+    }
+
     /// The entry at which a viewer goes on whose next byte is `wanted`; absent if its bytes are not here.
     pub(super) fn locate(&self, wanted: StreamPosition) -> Option<u64> {
         if self.position == Some(wanted) {
-            return Some(self.end_seq());
+            // Sizes and the exit at this very place may be new to the viewer.
+            let marks = self.entries.iter().rev().take_while(|entry| entry.is_mark()).count();
+            return Some(self.end_seq() - marks as u64);
+        }
+        if self.is_behind(wanted) {
+            return None;
         }
         let oldest = self.entries.front()?;
         if oldest.epoch == wanted.epoch && wanted.offset < oldest.offset {

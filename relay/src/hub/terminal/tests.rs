@@ -2,19 +2,20 @@
 //!
 //! Viewers pull only when they were woken, so a missing wake-up shows as a viewer that never reaches the end.
 
+mod model;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use claudenest_shared::id::{SessionId, WriterId};
-use claudenest_shared::session::TermSize;
+use claudenest_shared::session::{Exit, TermSize};
 use claudenest_shared::wire::agent::StreamPosition;
-use claudenest_shared::wire::browser::ServerMessage;
-use claudenest_shared::wire::frame::{FLAG_GAP, FLAG_REFUSED, Frame, FrameKind, encode_size};
+use claudenest_shared::wire::frame::{FLAG_GAP, FLAG_REFUSED, Frame, FrameKind, encode_exit, encode_size};
 use claudenest_shared::wire::limits::{MAX_LAG_LIMIT_BYTES, MAX_OUTPUT_BYTES};
 
+use self::model::Model;
 use super::core::{Attach, Core, Effect, Key, Pulled, ViewerId};
 use super::ring::RING_BYTES;
-use super::viewer::Item;
 
 const SESSION: SessionId = SessionId::from_bytes([7; 16]);
 const PERIOD: u64 = 251;
@@ -55,30 +56,16 @@ struct AgentStream {
     wants_snapshot: bool,
     /// The next snapshot skips bytes.
     is_gap: bool,
+    /// The exit was sent.
+    is_over: bool,
 }
 
 enum FromAgent {
     Opened(Key, StreamPosition, u64, TermSize),
     WriterOpened(Key, u64),
+    Closed(Key),
+    NamedEpoch(u32),
     Frame(Key, Frame),
-}
-
-#[derive(Default)]
-struct Model {
-    woken: bool,
-    channel: u16,
-    expected: Option<StreamPosition>,
-    lag_limit: u64,
-    is_stalled: bool,
-    is_attached: bool,
-    granted: u64,
-    received: u64,
-    gaps: u64,
-    snapshots: u64,
-    exits: u64,
-    writer: Option<WriterId>,
-    next_seq: u64,
-    acks: VecDeque<u64>,
 }
 
 struct Sim {
@@ -166,6 +153,7 @@ impl Sim {
                     sent: 0,
                     wants_snapshot: here.is_none(),
                     is_gap: here.is_none() && from.is_some(),
+                    is_over: false,
                 };
                 self.streams.insert(key, stream);
                 self.to_relay.push_back(FromAgent::Opened(key, at, self.head, self.size()));
@@ -219,7 +207,7 @@ impl Sim {
         let (epoch, head) = (self.epoch, self.head);
         let tail = head.saturating_sub(self.retention);
         let max = self.rng.below(MAX_OUTPUT_BYTES as u64) + 1;
-        let Some(stream) = self.streams.get_mut(&key) else { return false };
+        let Some(stream) = self.streams.get_mut(&key).filter(|stream| !stream.is_over) else { return false };
         if stream.epoch != epoch || stream.position < tail || head - stream.position > stream.lag_limit {
             stream.epoch = epoch;
             stream.position = head;
@@ -249,6 +237,13 @@ impl Sim {
         } else {
             let len = max.min(head - stream.position).min(stream.credit - stream.sent);
             if len == 0 {
+                if self.has_ended && stream.position == head {
+                    stream.is_over = true;
+                    frame.kind = FrameKind::Exit;
+                    frame.payload = encode_exit(Exit::Code { code: 7 });
+                    self.to_relay.push_back(FromAgent::Frame(key, frame));
+                    return true;
+                }
                 return false;
             }
             frame.payload = reference(&self.pattern, epoch, stream.position, len as usize);
@@ -259,12 +254,13 @@ impl Sim {
         true
     }
 
-    /// A size or the exit, in-stream on every stream that is at the head.
-    fn agent_marks(&mut self, kind: FrameKind, payload: &Bytes) {
+    /// A size, in-stream on every stream that is at the head.
+    fn agent_resizes(&mut self, payload: &Bytes) {
         for (key, stream) in &self.streams {
-            if stream.epoch == self.epoch && stream.position == self.head && !stream.wants_snapshot {
+            let is_at_head = stream.epoch == self.epoch && stream.position == self.head;
+            if is_at_head && !stream.wants_snapshot && !stream.is_over {
                 let frame = Frame {
-                    kind,
+                    kind: FrameKind::Resize,
                     flags: 0,
                     channel: 1,
                     epoch: self.epoch,
@@ -274,6 +270,20 @@ impl Sim {
                 };
                 self.to_relay.push_back(FromAgent::Frame(*key, frame));
             }
+        }
+    }
+
+    /// A new process in the same session.
+    fn restart(&mut self) {
+        self.epoch += 1;
+        self.head = 0;
+        self.has_ended = false;
+        self.applied.clear();
+        for (key, _) in self.agent_writers.drain() {
+            self.to_relay.push_back(FromAgent::Closed(key));
+        }
+        if self.link {
+            self.to_relay.push_back(FromAgent::NamedEpoch(self.epoch));
         }
     }
 
@@ -288,6 +298,8 @@ impl Sim {
     fn relay_gets(&mut self, event: FromAgent) {
         match event {
             FromAgent::Opened(key, at, head, size) => self.core.stream_opened(key, at, head, size),
+            FromAgent::Closed(key) => self.core.channel_closed(key, None),
+            FromAgent::NamedEpoch(epoch) => self.core.named_epoch(epoch),
             FromAgent::WriterOpened(key, acked) => self.core.writer_opened(key, acked),
             FromAgent::Frame(key, frame) => {
                 let encoded = frame.encode();
@@ -430,16 +442,13 @@ impl Sim {
             }
             3 if self.rng.chance(15) => self.cut(),
             4..=6 => self.connect(),
-            7 if self.may_restart && self.rng.chance(5) => {
-                self.epoch += 1;
-                self.head = 0;
-                self.has_ended = false;
-            }
+            7 if self.may_restart && self.rng.chance(5) => self.restart(),
+            7 => self.has_ended |= self.rng.chance(2),
             8 => {
                 let size = encode_size(self.size());
-                self.agent_marks(FrameKind::Resize, &size);
+                self.agent_resizes(&size);
             }
-            9..=20 => self.head += self.rng.below(200_000),
+            9..=20 => self.head += if self.has_ended { 0 } else { self.rng.below(200_000) },
             21..=40 => drop(self.agent_sends()),
             41..=45 => self.agent_takes(),
             46..=65 => drop(self.relay_takes()),
@@ -491,6 +500,7 @@ impl Sim {
             assert!(model.is_attached || model.is_stalled, "{id:?} was never attached");
             if !model.is_stalled {
                 assert_eq!(model.expected, end, "{id:?} has not reached the end");
+                assert_eq!(model.exit.filter(|exit| Some(*exit) == end).is_some(), self.has_ended, "{id:?}");
             }
             if model.lag_limit == MAX_LAG_LIMIT_BYTES && self.retention == u64::MAX && !self.may_restart {
                 assert_eq!(model.gaps, 0, "{id:?} asked for every byte and the machine has them all");
@@ -498,62 +508,6 @@ impl Sim {
         }
         let open: HashSet<_> = self.streams.keys().collect();
         assert!(open.len() <= 1 + self.viewers.len(), "streams of viewers that are gone are closed");
-    }
-}
-
-impl Model {
-    fn take(&mut self, item: Item, pattern: &Bytes) {
-        let bytes = match item {
-            Item::Frame(bytes) => bytes,
-            Item::Message(ServerMessage::Attached { channel, acked, .. }) => {
-                assert_eq!(channel, self.channel);
-                self.is_attached = true;
-                if let (Some(acked), Some(_)) = (acked, self.writer) {
-                    assert!(acked <= self.next_seq, "only what was typed is acknowledged");
-                    self.next_seq = acked + 1;
-                }
-                return;
-            }
-            Item::Message(ServerMessage::Link { channel, .. }) => return assert_eq!(channel, self.channel),
-            Item::Message(other) => panic!("unexpected {other:?}"),
-        };
-        assert!(self.is_attached, "frames come after `attached`");
-        let frame = Frame::decode(&bytes).expect("a whole frame");
-        assert_eq!(
-            (frame.channel, frame.session),
-            (self.channel, if frame.kind == FrameKind::InputAck { frame.session } else { SESSION })
-        );
-        let at = StreamPosition { epoch: frame.epoch, offset: frame.offset };
-        match frame.kind {
-            FrameKind::Output => {
-                assert!(self.received < self.granted, "output without credit");
-                self.received += frame.payload.len() as u64;
-                assert!(self.received <= self.granted, "more output than credit");
-                assert_eq!(self.expected, Some(at), "a hole in the output");
-                assert_eq!(frame.payload, reference(pattern, at.epoch, at.offset, frame.payload.len()));
-                self.expected = Some(StreamPosition { offset: at.offset + frame.payload.len() as u64, ..at });
-            }
-            FrameKind::Snapshot => {
-                assert!(self.received < self.granted, "a snapshot without credit");
-                self.received += frame.payload.len() as u64;
-                assert_eq!(&frame.payload[4..], format!("{} {}", at.epoch, at.offset).as_bytes());
-                let is_gap = self.expected.is_some_and(|expected| expected != at);
-                assert_eq!(frame.flags & FLAG_GAP != 0, is_gap, "a gap is marked, and nothing else is");
-                assert_ne!(self.expected, Some(at), "a snapshot that nobody needs");
-                self.gaps += u64::from(is_gap);
-                self.snapshots += 1;
-                self.expected = Some(at);
-            }
-            FrameKind::Resize => assert!(frame.size().is_some()),
-            FrameKind::Exit => self.exits += 1,
-            FrameKind::InputAck => {
-                self.acks.push_back(at.offset);
-                if frame.flags & FLAG_REFUSED == 0 && at.offset == self.next_seq {
-                    self.next_seq += 1;
-                }
-            }
-            kind => panic!("unexpected {kind:?}"),
-        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Stream {
     pub(super) is_open: bool,
     /// A snapshot is on its way.
     pub(super) awaits_snapshot: bool,
+    /// The exit has come: nothing else will, not even a snapshot.
+    pub(super) is_over: bool,
     /// The ring's byte count when the stream was opened.
     base: u64,
     granted: u64,
@@ -36,6 +38,10 @@ pub(super) struct Stream {
 impl Track {
     pub(super) fn is_open(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.is_open)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.is_over)
     }
 
     /// Asks for the stream from `from`. What its leading viewer has not taken yet counts against the first credit.
@@ -54,6 +60,7 @@ impl Track {
             lag_limit,
             is_open: false,
             awaits_snapshot: true,
+            is_over: false,
             base,
             granted: credit,
         });
@@ -75,6 +82,7 @@ impl Track {
         if let Some(stream) = &mut self.stream
             && stream.is_open
             && !stream.awaits_snapshot
+            && !stream.is_over
         {
             stream.awaits_snapshot = true;
             effects.push(Effect::Snapshot { key: stream.key });
@@ -108,6 +116,10 @@ impl Track {
         }
         if frame.kind == FrameKind::Snapshot {
             stream.awaits_snapshot = false;
+        }
+        if frame.kind == FrameKind::Exit {
+            stream.is_over = true;
+            stream.awaits_snapshot = false; // A wish that crossed the exit is not answered.
         }
         Ok(self.ring.push(frame, encoded, channel).is_ok())
     }

@@ -19,6 +19,9 @@ use super::track::Track;
 /// Input frames that one writer may have unacknowledged: single keys in a bad network for many seconds.
 pub(crate) const MAX_UNACKED_FRAMES: usize = 4096;
 
+/// How often a writer that the machine has closed is opened anew on one link: a restart of the session needs one.
+pub(super) const MAX_CLOSINGS: u8 = 4;
+
 /// What a viewer is sent next.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Item {
@@ -64,6 +67,8 @@ pub(super) struct Viewer {
     pub(super) sent: u64,
     /// The next byte that the viewer lacks; absent until it has a snapshot.
     pub(super) position: Option<StreamPosition>,
+    /// Where it was told of the exit.
+    pub(super) exit: Option<StreamPosition>,
     pub(super) place: Place,
     /// True once `attached` was sent: output may follow.
     pub(super) was_attached: bool,
@@ -82,6 +87,8 @@ pub(super) struct Writer {
     pub(super) key: Option<Key>,
     /// Known once the machine has opened the writer.
     pub(super) acked: Option<u64>,
+    /// How often the machine has closed it on the present link.
+    pub(super) closings: u8,
     /// Why the machine does not take input on the present link.
     pub(super) refused: Option<ErrorCode>,
     pub(super) unacked: VecDeque<(u64, usize)>,
@@ -127,13 +134,33 @@ impl Writer {
         }
     }
 
+    /// The machine has opened the writer; everything up to `acked` was applied.
+    pub(super) fn opened(&mut self, acked: u64) {
+        self.acked = Some(acked);
+        self.forget_unacked();
+    }
+
+    /// The machine takes no input on the present link.
+    pub(super) fn refuse_all(&mut self, code: ErrorCode) {
+        self.refused = Some(code);
+        for (seq, _) in std::mem::take(&mut self.unacked) {
+            self.refuse(seq, code);
+        }
+        self.unacked_bytes = 0;
+    }
+
+    fn forget_unacked(&mut self) {
+        self.unacked.clear();
+        self.unacked_bytes = 0;
+    }
+
     /// The link is gone; what was under way is learnt from `acked` when it is back.
     pub(super) fn link_lost(&mut self) {
         self.key = None;
         self.acked = None;
         self.refused = None;
-        self.unacked.clear();
-        self.unacked_bytes = 0;
+        self.closings = 0;
+        self.forget_unacked();
     }
 }
 
@@ -258,7 +285,8 @@ impl Viewer {
                     let is_past = self
                         .position
                         .is_some_and(|position| position.epoch == at.epoch && position.offset > at.offset);
-                    if is_past {
+                    let is_known = entry.kind == FrameKind::Exit && self.exit.replace(at) == Some(at);
+                    if is_past || is_known {
                         cursor.seq += 1;
                         continue;
                     }

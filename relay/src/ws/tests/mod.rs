@@ -4,6 +4,7 @@ mod directory;
 mod machine;
 mod page;
 mod refusals;
+mod speed;
 mod terminals;
 
 use std::sync::Arc;
