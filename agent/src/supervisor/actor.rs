@@ -1,6 +1,6 @@
 //! The task that owns the [`Core`]: feeds it with events, saves, tells, and does what it wants done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Every how many ticks Claude Code's notes are read, resources sampled, idle sessions looked for.
 const HINT_TICKS: u64 = 2;
 const SAMPLE_TICKS: u64 = 5;
+/// A title that spins or a size that is dragged is told at most this often.
+const CALM: Duration = Duration::from_millis(250);
 /// Notices that wait for the owner; a session's task waits when it is full, its output does not.
 const NOTICES: usize = 256;
 /// Results of the owner's own tasks.
@@ -62,6 +64,9 @@ pub(super) struct Actor {
     ticks: u64,
     /// What was last told of each session's run.
     told_bytes: HashMap<SessionId, u64>,
+    /// Sessions with changes that are told at this moment.
+    restless: BTreeSet<SessionId>,
+    calm_at: Option<Instant>,
 }
 
 impl Actor {
@@ -95,6 +100,8 @@ impl Actor {
             is_reading_hints: false,
             ticks: 0,
             told_bytes: HashMap::new(),
+            restless: BTreeSet::new(),
+            calm_at: None,
         }
     }
 
@@ -149,8 +156,10 @@ impl Actor {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let is_live = self.core.live_count() > 0;
-            let deadline =
-                [self.core.deadline(), Some(next_tick).filter(|_| is_live)].into_iter().flatten().min();
+            let deadline = [self.core.deadline(), self.calm_at, Some(next_tick).filter(|_| is_live)]
+                .into_iter()
+                .flatten()
+                .min();
             let wake = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -169,6 +178,12 @@ impl Actor {
                 () = wake => {
                     let now = now();
                     self.core.on_deadline(now);
+                    if self.calm_at.is_some_and(|at| at <= now.instant) {
+                        self.calm_at = None;
+                        for session in std::mem::take(&mut self.restless) {
+                            self.tell(session);
+                        }
+                    }
                     if is_live && now.instant >= next_tick {
                         next_tick = now.instant + TICK;
                         self.on_tick(now);
@@ -248,7 +263,10 @@ impl Actor {
         match event {
             NoticeEvent::FirstOutput => self.core.first_output(now, session, epoch),
             NoticeEvent::Exited { exit, .. } => self.on_exit(now, session, epoch, exit),
-            NoticeEvent::Changed => self.tell(session),
+            NoticeEvent::Changed => {
+                self.restless.insert(session);
+                self.calm_at.get_or_insert(now.after(CALM));
+            }
             NoticeEvent::HolderLost => {
                 let is_current = self.core.record(session).is_some_and(|record| record.info.epoch == epoch);
                 if !is_current {

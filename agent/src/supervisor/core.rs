@@ -501,6 +501,11 @@ impl Core {
         if !session.record.info.state.is_live() {
             return;
         }
+        let is_news = session.record.info.resources.is_none_or(|last| {
+            last.processes != sample.processes
+                || last.memory_bytes.abs_diff(sample.memory_bytes) >= 1 << 20
+                || (last.cpu_percent - sample.cpu_percent).abs() >= 1.0
+        });
         session.record.info.resources = Some(sample);
         let is_above = self.limits.memory_limit_bytes.is_some_and(|limit| sample.memory_bytes > limit);
         if is_above && session.record.wish == Wish::None {
@@ -516,7 +521,9 @@ impl Core {
                 info.state_reason = Some(format!("{before}uses {mib} MiB of memory, more than allowed"));
             }
         }
-        self.effects.push_back(Effect::Changed(id));
+        if is_news || is_above {
+            self.effects.push_back(Effect::Changed(id));
+        }
     }
 
     fn launching(&mut self, id: SessionId, epoch: u32) -> Option<&mut Session> {

@@ -48,6 +48,8 @@ const MAX_GRACE: Duration = Duration::from_secs(60);
 /// A request about an end is answered after at most this long, with the state of that moment: requests of
 /// a relay time out.
 const END_ANSWER: Duration = Duration::from_secs(8);
+/// The same for a start: a holder is ready within milliseconds, on a busy machine within seconds.
+const START_ANSWER: Duration = Duration::from_secs(8);
 /// Text for a session that is still starting is held back this long: Claude Code loses an Enter that comes before its prompt.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -187,8 +189,19 @@ impl Supervisor {
                 self.ended_or_latest(session, info).await?
             }
             Op::SessionPause { session } => steer(session, Steer::Pause).await?,
-            Op::SessionResume { session } => steer(session, Steer::Resume).await?,
-            Op::SessionRestart { session } => steer(session, Steer::Restart).await?,
+            Op::SessionResume { session } => {
+                let info = steer(session, Steer::Resume).await?;
+                self.started_or_latest(info).await?
+            }
+            Op::SessionRestart { session } => {
+                let before = self.info(session).ok_or_else(not_found)?.epoch;
+                let info = steer(session, Steer::Restart).await?;
+                if info.state.is_live() && info.epoch == before {
+                    let ended = self.wait(session, |info| info.epoch != before || !info.state.is_live());
+                    let _ = tokio::time::timeout(END_ANSWER, ended).await;
+                }
+                self.started_or_latest(self.info(session).ok_or_else(not_found)?).await?
+            }
             Op::SessionHibernate { session } => {
                 let info = steer(session, Steer::Hibernate).await?;
                 self.ended_or_latest(session, info).await?
@@ -218,7 +231,18 @@ impl Supervisor {
     async fn create(&self, spec: SessionSpec) -> Result<SessionInfo, WireError> {
         let (roots, claude) = (Arc::clone(&self.inner.roots), Arc::clone(&self.inner.claude));
         let spec = blocking(move || spec::checked(spec, &roots, &claude)).await??;
-        self.ask(|answer| Command::Create { spec: Box::new(spec), answer }).await
+        let info = self.ask(|answer| Command::Create { spec: Box::new(spec), answer }).await?;
+        self.started_or_latest(info).await
+    }
+
+    /// Whoever starts a session attaches next: answers when there is something to attach to, or it has failed.
+    async fn started_or_latest(&self, info: SessionInfo) -> Result<SessionInfo, WireError> {
+        let session = info.id;
+        let started = self.wait(session, |info| info.pid.is_some() || info.state != SessionState::Starting);
+        match tokio::time::timeout(START_ANSWER, started).await {
+            Ok(info) => info,
+            Err(_) => self.info(session).ok_or_else(not_found),
+        }
     }
 
     async fn steer(&self, session: SessionId, steer: Steer) -> Result<SessionInfo, WireError> {

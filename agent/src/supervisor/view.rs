@@ -64,7 +64,9 @@ impl View {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(&session)?;
         if let Some(handle) = &entry.handle {
-            return Some(handle.clone());
+            // The run before a restart is not what anybody wants to see.
+            let is_current = handle.epoch() == entry.info.epoch || !entry.info.state.is_live();
+            return is_current.then(|| handle.clone());
         }
         if entry.info.state.is_live() || entry.info.epoch == 0 {
             return None;
