@@ -220,7 +220,11 @@ impl Core {
         session.record.info.pid = Some(pid);
         session.record.info.started_at = Some(now.wall);
         let early = std::mem::take(&mut session.volatile.early_hooks);
+        let has_output = session.volatile.has_output;
         self.running(now, id);
+        if has_output {
+            self.first_output(now, id, epoch);
+        }
         for fact in early {
             self.hook(now, id, &fact);
         }
@@ -253,9 +257,13 @@ impl Core {
 
     /// The process has written its first byte.
     pub fn first_output(&mut self, now: Now, id: SessionId, epoch: u32) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let info = &session.record.info;
-        if info.state == SessionState::Starting && info.epoch == epoch && info.pid.is_some() {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.record.info.state != SessionState::Starting || session.record.info.epoch != epoch {
+            return;
+        }
+        if session.volatile.is_launching {
+            session.volatile.has_output = true;
+        } else {
             self.set_state(now, id, SessionState::Running, None, StateSource::Process);
         }
     }

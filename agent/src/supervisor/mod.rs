@@ -53,6 +53,9 @@ const START_ANSWER: Duration = Duration::from_secs(8);
 /// Text for a session that is still starting is held back this long: Claude Code loses an Enter that comes before its prompt.
 const START_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Longer texts are pasted: no answer to a dialog is that long, and programs take large chunks for a paste anyway.
+const MAX_TYPED_BYTES: usize = 200;
+
 /// Who wants something.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Caller {
@@ -293,6 +296,10 @@ impl Supervisor {
         let handle = self.session(session).ok_or_else(|| self.no_handle(session))?;
         match info.mode {
             SessionMode::Headless => handle.send_bytes(stream_json::user_message(&text)).await,
+            _ if is_typed(&text) => {
+                let keys = if enter { text + "\r" } else { text };
+                handle.send_bytes(keys.into()).await
+            }
             _ => handle.send_text(&text, enter).await,
         }
     }
@@ -404,6 +411,12 @@ impl Supervisor {
     pub fn claude(&self) -> Arc<Claude> {
         Arc::clone(&self.inner.claude)
     }
+}
+
+/// True for what a person would type key by key. A permission dialog takes keys and ignores a paste: the Enter after an
+/// ignored "3" (no) would choose the highlighted "yes".
+fn is_typed(text: &str) -> bool {
+    text.len() <= MAX_TYPED_BYTES && !text.contains(['\n', '\r'])
 }
 
 /// Runs something that may block for a moment.

@@ -150,6 +150,8 @@ pub(super) struct Volatile {
     pub before_pause: Option<(SessionState, Option<String>, StateSource)>,
     /// A start is under way and its process is not known yet.
     pub is_launching: bool,
+    /// The first output was faster than the news that its process runs.
+    pub has_output: bool,
     /// Hooks that were faster than the news that their process runs.
     pub early_hooks: Vec<HookFact>,
     /// The current process was given a prompt.
