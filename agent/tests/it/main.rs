@@ -1,5 +1,9 @@
 //! Tests of the agent with real processes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod control;
 mod holder;
+mod nest;
+mod real_claude;
 mod session;
+mod supervisor;
