@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use claudenest_shared::code::ErrorCode;
 use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::agent::Screen;
-use claudenest_shared::wire::holder::{HolderExit, HolderHello, ToHolder};
+use claudenest_shared::wire::holder::{HolderExit, HolderHello, IoKind, ToHolder};
 use claudenest_shared::wire::limits::MAX_SNAPSHOT_BYTES;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -227,7 +227,8 @@ impl Shared {
         let is_new_title = core.title != title;
         drop(core);
         self.wake();
-        if !queries.is_empty() {
+        // A program without a terminal asks nobody; what looks like a question must not type into its input.
+        if !queries.is_empty() && self.hello.io == IoKind::Pty {
             self.answer(&queries);
         }
         if before == 0 && head > 0 {
