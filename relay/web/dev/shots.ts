@@ -46,7 +46,7 @@ const shots: Record<string, Shot> = {
   entry: {
     path: "/sessions/nest-shell",
     only: "phone",
-    act: async (page) => page.getByTestId("key-bar").getByText("Type").click(),
+    act: async (page) => page.getByTestId("open-entry").click(),
   },
   ended: { path: "/sessions/port-to-axum" },
   away: { path: "/sessions/docs-french" },
