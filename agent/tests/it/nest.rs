@@ -129,7 +129,12 @@ fn sweep(dir: &Path) {
             std::fs::read(entry.path().join("environ"))
                 .is_ok_and(|env| String::from_utf8_lossy(&env).contains(&needle))
         };
-        if pid != std::process::id().cast_signed() && (cwd || env()) {
+        // A holder whose child was killed waits for a daemon to ask how it ended.
+        let files = || {
+            let fds = std::fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+            fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|file| file.starts_with(dir))
+        };
+        if pid != std::process::id().cast_signed() && (cwd || env() || files()) {
             let _ = rustix::process::kill_process(
                 rustix::process::Pid::from_raw(pid).unwrap(),
                 rustix::process::Signal::KILL,
