@@ -225,7 +225,7 @@ enum Happened {
     Stopped,
     Deadline,
     Hurry,
-    Opened(Result<Opened, Loss>),
+    Opened(Box<Result<Opened, Loss>>),
     Incoming(Incoming),
 }
 
@@ -247,7 +247,7 @@ impl<H: LinkHost> Link<H> {
                 biased;
                 () = self.stop.token.cancelled() => Happened::Stopped,
                 incoming = next(&mut live) => Happened::Incoming(incoming),
-                opened = opened(&mut opening) => Happened::Opened(opened),
+                opened = opened(&mut opening) => Happened::Opened(Box::new(opened)),
                 () = sleep_until(start + core.deadline()) => Happened::Deadline,
                 () = self.hurry.notified() => Happened::Hurry,
             };
@@ -256,11 +256,13 @@ impl<H: LinkHost> Link<H> {
                 Happened::Stopped => return self.goodbye(live).await,
                 Happened::Deadline => core.on_deadline(now, time),
                 Happened::Hurry => core.hurry(now),
-                Happened::Opened(Ok(opened)) => {
-                    live = Some(self.live(opened));
-                    core.handle(now, time, Event::Opened);
-                }
-                Happened::Opened(Err(loss)) => self.lose(&mut core, now, time, loss),
+                Happened::Opened(opened) => match *opened {
+                    Ok(opened) => {
+                        live = Some(self.live(opened));
+                        core.handle(now, time, Event::Opened);
+                    }
+                    Err(loss) => self.lose(&mut core, now, time, loss),
+                },
                 Happened::Incoming(Incoming::Lost(loss)) => {
                     live = None;
                     self.lose(&mut core, now, time, loss);

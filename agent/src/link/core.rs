@@ -168,7 +168,7 @@ impl Core {
                     *heard = now;
                 }
             }
-            Event::Message(message) => self.message(now, wall, message),
+            Event::Message(message) => self.message(now, wall, *message),
             Event::Lost(loss) => {
                 if !matches!(self.phase, Phase::Waiting { .. }) {
                     self.lost(now, wall, loss);
@@ -184,8 +184,8 @@ impl Core {
         }
     }
 
-    fn message(&mut self, now: Duration, wall: UnixMs, message: Box<RelayMessage>) {
-        match (self.phase, *message) {
+    fn message(&mut self, now: Duration, wall: UnixMs, message: RelayMessage) {
+        match (self.phase, message) {
             (Phase::Waiting { .. } | Phase::Connecting { .. }, _) => {}
             (_, RelayMessage::Revoked { message }) => {
                 self.effects.push_back(Effect::Disconnect);

@@ -11,6 +11,8 @@ mod status;
 
 #[cfg(test)]
 mod core_tests;
+#[cfg(test)]
+mod tests;
 
 pub use actor::{LinkHost, Links, probe};
 pub use status::{LinkState, LinkStatus};

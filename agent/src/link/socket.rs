@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::secret::Secret;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage};
@@ -206,7 +205,7 @@ fn parse(message: Message) -> Incoming {
             Ok(message) => Incoming::Message(Box::new(message)),
             Err(_) => unknown(text.as_str()),
         },
-        Message::Binary(bytes) => match Frame::decode(&Bytes::from(bytes)) {
+        Message::Binary(bytes) => match Frame::decode(&bytes) {
             Ok(frame) => Incoming::Frame(frame),
             Err(error) => {
                 tracing::warn!(%error, "a frame of the relay is ignored");

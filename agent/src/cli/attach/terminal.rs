@@ -69,9 +69,10 @@ impl Drop for RawMode {
 fn restore() {
     let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(attributes) = saved {
+        let rows = size().map_or(24, |size| size.rows);
         let mut out = io::stdout().lock();
-        let _ = out.write_all(RESET.as_bytes());
-        let _ = out.flush();
+        // Leaving the alternate screen moves the cursor: only then it goes below everything, to an empty line.
+        let _ = write!(out, "{RESET}\x1b[{rows};1H\r\n").and_then(|()| out.flush());
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &attributes);
     }
 }
@@ -96,11 +97,6 @@ pub(super) fn keep_screen(rows: u16) -> Vec<u8> {
     let mut bytes = format!("\x1b[{rows};1H").into_bytes();
     bytes.extend(std::iter::repeat_n(b'\n', usize::from(rows)));
     bytes
-}
-
-/// Bytes that put the cursor below everything, on an empty line.
-pub(super) fn below(rows: u16) -> Vec<u8> {
-    format!("{RESET}\x1b[{rows};1H\r\n").into_bytes()
 }
 
 /// Standard input, read when something is there.

@@ -159,10 +159,6 @@ pub(super) async fn attach(
             Err(Stop::End(end)) => break end,
         }
     };
-    let rows = terminal::size().map_or(24, |size| size.rows);
-    if end != End::Hangup {
-        view.show(terminal::below(rows).into()).await;
-    }
     view.display.finish().await;
     drop(raw);
     Ok(Outcome { end, undelivered: view.undelivered })
