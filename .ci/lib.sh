@@ -94,6 +94,6 @@ npm_ci() {
     local dir=$1 stamp=$1/node_modules/.claudenest-lock
     if [ -f "$stamp" ] && cmp -s "$stamp" "$dir/package-lock.json"; then return; fi
     note "npm ci in ${dir#"$top"/}"
-    (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    (cd "$dir" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
     cp "$dir/package-lock.json" "$stamp"
 }

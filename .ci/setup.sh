@@ -25,9 +25,7 @@ for file in package.json package-lock.json .npmrc; do
     cmp -s "$top/tests/claude/$file" "$tools/claude/$file" || cp "$top/tests/claude/$file" "$tools/claude/$file"
 done
 npm_ci "$tools/claude"
-for dir in "$top/relay/web" "$top/tests/web"; do
-    if [ -f "$dir/package-lock.json" ]; then npm_ci "$dir"; fi
-done
+for dir in "$top/relay/web" "$top/tests/web"; do npm_ci "$dir"; done
 
 # nginx and Caddy are unpacked beside the tests, not installed: their packages would start servers.
 if [ "$(uname -s)" = Linux ] && has apt-get; then
@@ -37,8 +35,8 @@ if [ "$(uname -s)" = Linux ] && has apt-get; then
         mkdir -p "$tools/debs"
         (
             cd "$tools/debs"
-            apt-get -qq -o DPkg::Lock::Timeout=300 download "$program" ||
-                { as_root apt-get -qq -o DPkg::Lock::Timeout=300 update && apt-get -qq download "$program"; }
+            apt-get -qq -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=300 download "$program" ||
+                { as_root apt-get -qq -o DPkg::Lock::Timeout=300 update && apt-get -qq -o APT::Sandbox::User=root download "$program"; }
             for package in "$program"_*.deb; do dpkg-deb -x "$package" .; done
         )
     done

@@ -15,7 +15,7 @@ build_web() {
     need node npm
     npm_ci "$top/relay/web"
     say "building the web app"
-    (cd relay/web && npm run --silent build)
+    (cd relay/web && npm run --silent build -- --logLevel warn)
     touch "$dist"
 }
 
@@ -23,8 +23,12 @@ build_release() {
     need_rust
     need cc
     build_web
-    say "building claudenest-agent and claudenest-relay (release; some minutes the first time)"
-    SQLX_OFFLINE=true cargo build --release --locked --quiet -p claudenest-agent -p claudenest-relay
+    # PROFILE=dev builds faster and runs slower.
+    local profile=${PROFILE:-release}
+    if [ ! -x "target/$([ "$profile" = dev ] && echo debug || echo "$profile")/claudenest-relay" ]; then
+        say "building claudenest-agent and claudenest-relay ($profile; some minutes the first time)"
+    fi
+    SQLX_OFFLINE=true cargo build --profile "$profile" --locked --quiet -p claudenest-agent -p claudenest-relay
 }
 
 case "${1:-}" in

@@ -18,6 +18,7 @@ relay_data=$run/relay
 if [ "$(id -u)" -eq 0 ]; then relay_data=/var/lib/claudenest-run-$(printf '%s' "$run" | cksum | cut -d' ' -f1); fi
 export CLAUDENEST_RELAY_DATA_DIR=$relay_data CLAUDENEST_AGENT_DATA_DIR=$run/agent
 bin=$top/target/release
+if [ "${PROFILE:-}" = dev ]; then bin=$top/target/debug; fi
 relay=$bin/claudenest-relay agent=$bin/claudenest-agent
 
 # Short commands for another terminal: they find this run's daemon.

@@ -221,7 +221,7 @@ fn modules_say_what_they_own() {
     let found = files()
         .into_iter()
         .filter(|file| file.is(&["rs"]) && !file.text.trim_start().starts_with("//!"))
-        .filter(|file| !file.path.ends_with("build.rs") && !file.path.ends_with("/tests.rs"))
+        .filter(|file| !file.path.ends_with("build.rs") && !file.path.ends_with("tests.rs"))
         .map(|file| file.path)
         .collect();
     check("a module starts with a //! line", found);

@@ -3,7 +3,7 @@
 //! | instruction | meaning |
 //! |---|---|
 //! | `raw` | raw mode: bytes pass the terminal unchanged |
-//! | `print TEXT` | prints TEXT (`\e`, `\n`, `\r`, `\s` for space, `\p` for `;` are understood) |
+//! | `print TEXT` | prints TEXT (`\e`, `\a`, `\n`, `\r`, `\s` for space, `\p` for `;` are understood) |
 //! | `wait TEXT` | reads input until TEXT came |
 //! | `echo TEXT` | copies input to output until TEXT came |
 //! | `file FILE` | prints the bytes of FILE |
@@ -239,6 +239,7 @@ fn unescape(text: &str) -> Vec<u8> {
         .replace("\\r", "\r")
         .replace("\\s", " ")
         .replace("\\p", ";")
+        .replace("\\a", "\x07")
         .into_bytes()
 }
 

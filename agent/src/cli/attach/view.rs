@@ -8,7 +8,7 @@ use claudenest_shared::id::{SessionId, WriterId};
 use claudenest_shared::session::Exit as ChildExit;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, StreamPosition};
 use claudenest_shared::wire::frame::{FLAG_REFUSED, Frame, FrameKind, encode_size};
-use claudenest_shared::wire::limits::{CREDIT_STEP_BYTES, DEFAULT_LAG_LIMIT_BYTES, VIEWER_WINDOW_BYTES};
+use claudenest_shared::wire::limits::{CREDIT_STEP_BYTES, MAX_LAG_LIMIT_BYTES, VIEWER_WINDOW_BYTES};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
@@ -210,7 +210,7 @@ impl View {
             channel: STREAM,
             session: self.session,
             from: self.position,
-            lag_limit_bytes: DEFAULT_LAG_LIMIT_BYTES,
+            lag_limit_bytes: MAX_LAG_LIMIT_BYTES,
             credit: VIEWER_WINDOW_BYTES,
         };
         Ok(self.sender.message(&open).await?)

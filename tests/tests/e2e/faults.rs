@@ -1,0 +1,123 @@
+//! The link, the relay and the daemon die in mid-output: the child keeps its process id, the viewer gets every byte once, the exit code arrives once.
+
+use anyhow::{Result, ensure};
+use claudenest_shared::session::Exit;
+use claudenest_tests::PATIENCE;
+use claudenest_tests::agent::{Agent, OWNER};
+use claudenest_tests::free_port;
+use claudenest_tests::proxy::{Proxy, Weather};
+use claudenest_tests::relay::Relay;
+use claudenest_tests::viewer::Viewer;
+
+use crate::support::{World, id_of, pid_of, tally, wait_online};
+
+/// Output that must pass between two faults, so that each of them hits the middle of it.
+const BETWEEN_FAULTS: u64 = 3_000;
+const ROUNDS: u32 = 20;
+
+/// A session that pours lines until it reads `stop`, then exits with 7, and a viewer of it.
+struct Pour {
+    viewer: Viewer,
+    pid: u32,
+    file: std::path::PathBuf,
+}
+
+impl Pour {
+    async fn start(agent: &Agent, user: &claudenest_tests::http::Http) -> Result<Self> {
+        let file = agent.home().join("poured");
+        let session = agent.new_session(
+            "pour",
+            &format!("raw; print +; wait go; pour {0}.poured; total {0}; exit 7", file.display()),
+        )?;
+        let mut viewer = Viewer::attach(user, id_of(&session)?).await?;
+        viewer.write(b"go").await?;
+        Ok(Self { viewer, pid: pid_of(&session)?, file })
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        let wanted = self.viewer.seen().bytes + BETWEEN_FAULTS;
+        self.viewer.until(|viewer| viewer.seen().bytes >= wanted).await
+    }
+
+    /// Stops the pouring and checks every promise.
+    async fn finish(&mut self, agent: &Agent) -> Result<()> {
+        self.viewer.write(b"stop").await?;
+        let exit = self.viewer.until_exit().await?;
+        let (bytes, digest) = tally(&self.file)?;
+        let seen = self.viewer.seen().clone();
+        eprintln!("{seen:?}");
+        ensure!(seen.bytes == bytes, "{} of {bytes} bytes arrived", seen.bytes);
+        ensure!(self.viewer.sha256() == digest, "the bytes differ");
+        ensure!(seen.gaps == 0 && seen.snapshots == 0, "history was replaced: {seen:?}");
+        ensure!(exit == Exit::Code { code: 7 } && seen.exits.len() == 1, "exits: {:?}", seen.exits);
+        let info = agent.json(&["session", "wait", "pour", "--for", "ended"])?;
+        ensure!(info["exit"]["code"] == 7 && info["state"] == "failed", "the machine says {info}");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_is_killed_20_times_in_mid_output() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut pour = Pour::start(&world.agent, &world.alice).await?;
+    for round in 0..ROUNDS {
+        pour.more().await?;
+        world.agent.kill_daemon();
+        world.agent.run_daemon()?;
+        let pid = pid_of(&world.agent.show("pour")?)?;
+        ensure!(pid == pour.pid, "round {round}: pid {pid} instead of {}", pour.pid);
+    }
+    pour.more().await?;
+    pour.finish(&world.agent).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_is_killed_20_times_in_mid_output() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut pour = Pour::start(&world.agent, &world.alice).await?;
+    for _ in 0..ROUNDS {
+        pour.more().await?;
+        world.relay.kill();
+        world.relay.resume()?;
+    }
+    pour.more().await?;
+    ensure!(pid_of(&world.agent.show("pour")?)? == pour.pid);
+    pour.finish(&world.agent).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_is_away_for_60_seconds() -> Result<()> {
+    let mut world = World::new().await?;
+    let mut pour = Pour::start(&world.agent, &world.alice).await?;
+    pour.more().await?;
+    world.relay.stop()?;
+    let mut minute = tokio::time::interval(std::time::Duration::from_secs(60));
+    minute.tick().await;
+    minute.tick().await;
+    ensure!(pid_of(&world.agent.show("pour")?)? == pour.pid);
+    world.relay.resume()?;
+    pour.more().await?;
+    pour.finish(&world.agent).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_502_changes_nothing() -> Result<()> {
+    let port = free_port();
+    let relay = Relay::start_with(&[], Some(&format!("http://127.0.0.1:{port}")))?;
+    let proxy = Proxy::start(port, relay.port()).await?;
+    let agent = Agent::start_paired(&relay)?;
+    let alice = claudenest_tests::http::Http::log_in(&relay.url(), &relay.login_token(OWNER)?)?;
+    wait_online(&alice).await?;
+    let mut pour = Pour::start(&agent, &alice).await?;
+    for (round, status) in [502u16, 503, 429, 500, 401, 404].into_iter().enumerate() {
+        pour.more().await?;
+        let before = proxy.refused();
+        proxy.set(Weather::Status(status));
+        // Both sides come back and are refused; the viewer is not followed meanwhile, so these are the agent's.
+        proxy.wait_refused(before + 2).await?;
+        proxy.set(Weather::Clear);
+        ensure!(pid_of(&agent.show("pour")?)? == pour.pid, "round {round}");
+    }
+    tokio::time::timeout(PATIENCE * 2, pour.more()).await??;
+    pour.finish(&agent).await
+}

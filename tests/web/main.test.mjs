@@ -1,0 +1,147 @@
+// The main job in a real browser: the real Claude Code on screen in the browser and in `attach`, both alive at once.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { World, desktop, logIn, phone, probe, startBrowser, untilScreen } from "./world.mjs";
+
+let world, browser;
+before(async () => {
+  [world, browser] = await Promise.all([World.start(), startBrowser()]);
+});
+after(async () => {
+  await browser?.close();
+  await world?.stop();
+});
+
+const idOf = async (name) => JSON.parse(await world.agent("session", "show", name, "--json")).id;
+const noErrors = (page) => assert.deepEqual(page.errors, []);
+
+/** Opens a session's page and waits until its terminal is attached. */
+async function open(page, name) {
+  const id = await idOf(name);
+  await page.goto(`/sessions/${name}`);
+  await page.waitForFunction((id) => window.__claudenest?.sessions[id], id, { timeout: 60_000 });
+  return id;
+}
+
+test("a prompt typed in the browser is answered in browser and attach, and a permission dialog is answered in attach", async () => {
+  await world.do("script_mock", {
+    scenario: {
+      turns: [
+        { content: ["The nest holds **forty-two** eggs."] },
+        { content: [{ type: "tool_use", name: "Write", input: { file_path: "${cwd}/eggs.txt", content: "42 eggs\n" } }] },
+        { content: ["The eggs are written down."] },
+      ],
+      after: { content: ["Nothing more."] },
+    },
+  });
+  await world.do("use_claude", { which: "real" });
+  await world.agent("session", "new", "--name", "nest", "--dir", world.work);
+  const page = await logIn(browser, world);
+  const id = await open(page, "nest");
+  await world.do("attach", { name: "nest", as: "terminal" });
+  await untilScreen(page, id, "❯");
+  await world.do("until_screen", { as: "terminal", text: "❯" });
+
+  await page.locator(".xterm-helper-textarea").first().focus();
+  await page.keyboard.type("How many eggs are in the nest?");
+  await page.keyboard.press("Enter");
+  await untilScreen(page, id, "forty-two eggs");
+  await world.do("until_screen", { as: "terminal", text: "forty-two eggs" });
+
+  await page.keyboard.type("Write it down.");
+  await page.keyboard.press("Enter");
+  await untilScreen(page, id, "Do you want");
+  await world.do("until_screen", { as: "terminal", text: "Do you want" });
+  await world.do("type", { as: "terminal", text: "1" });
+  await untilScreen(page, id, "The eggs are written down.");
+  await world.do("until_screen", { as: "terminal", text: "The eggs are written down." });
+  assert.equal(await world.do("read_file", { path: `${world.work}/eggs.txt` }), "42 eggs\n");
+
+  const before = (await probe(page, id)).screen;
+  await page.reload();
+  await untilScreen(page, id, "The eggs are written down.");
+  assert.deepEqual((await probe(page, id)).screen, before, "a reload shows the same screen");
+
+  await page.locator(".xterm-helper-textarea").first().focus();
+  await page.keyboard.type("/exit");
+  await page.keyboard.press("Enter");
+  const ended = JSON.parse(await world.agent("session", "wait", "nest", "--json"));
+  assert.equal(ended.exit.code, 0);
+  noErrors(page);
+  await world.do("hang_up", { as: "terminal" });
+  await page.context().close();
+  await world.do("use_claude", { which: "fake" });
+});
+
+test("whoever joins late sees the same screen as one that never left", async () => {
+  const script = "raw; alt; print \\e[22\\p5H\\e[1\\p31mbottom\\sline\\e[0m; wait go; print \\e[24\\p1HGONE; echo bye; exit 0";
+  await world.fakeSession("late", script);
+  const first = await logIn(browser, world);
+  const id = await open(first, "late");
+  await untilScreen(first, id, "bottom line");
+  const second = await first.context().newPage();
+  await open(second, "late");
+  await untilScreen(second, id, "bottom line");
+  assert.deepEqual((await probe(second, id)).screen, (await probe(first, id)).screen);
+  await first.locator(".xterm-helper-textarea").first().focus();
+  await first.keyboard.type("go");
+  for (const page of [first, second]) await untilScreen(page, id, "GONE");
+  assert.deepEqual((await probe(second, id)).screen, (await probe(first, id)).screen);
+  noErrors(first);
+  await first.context().close();
+});
+
+test("sixty thousand lines and a megabyte paste pass through the browser unchanged", async () => {
+  const [lines, pasted] = [`${world.home}/lines`, `${world.home}/pasted`];
+  const paste = Array.from({ length: 1 << 20 }, (_, n) => String.fromCharCode(97 + (Math.imul(n, 2654435761) >>> 28))).join("");
+  await world.fakeSession("bulk", `raw; print +; wait go; lines 60000 ${lines}; print DONE; read ${paste.length} ${pasted}; print THANKS; echo bye; exit 0`);
+  const page = await logIn(browser, world);
+  const id = await open(page, "bulk");
+  await page.evaluate((id) => window.__claudenest.type(id, "go"), id);
+  await untilScreen(page, id, "DONE");
+  const [bytes] = (await world.do("read_file", { path: lines })).split(" ");
+  assert.ok((await probe(page, id)).bytes <= Number(bytes) + 5);
+  await page.evaluate(([id, text]) => window.__claudenest.paste(id, text), [id, paste]);
+  await untilScreen(page, id, "THANKS");
+  const { createHash } = await import("node:crypto");
+  const digest = createHash("sha256").update(paste).digest("hex");
+  assert.equal(await world.do("read_file", { path: pasted }), `${paste.length} ${digest}\n`);
+  noErrors(page);
+  await page.context().close();
+});
+
+test("a phone never reflows a desktop", async () => {
+  await world.fakeSession("sizes", "raw; size; exit 0");
+  const wide = await logIn(browser, world, { viewport: desktop });
+  const id = await open(wide, "sizes");
+  await wide.waitForFunction((id) => window.__claudenest.sessions[id]().size.cols > 100, id);
+  const size = (await probe(wide, id)).size;
+  const narrow = await logIn(browser, world, { viewport: phone, isMobile: true, hasTouch: true });
+  await open(narrow, "sizes");
+  await untilScreen(narrow, id, `size ${size.cols}x${size.rows}`);
+  assert.deepEqual((await probe(narrow, id)).size, size);
+  assert.deepEqual((await probe(wide, id)).size, size);
+  await world.agent("session", "kill", "sizes");
+  await wide.context().close();
+  await narrow.context().close();
+});
+
+test("the page comes back by itself when the relay was killed", async () => {
+  const file = `${world.home}/poured`;
+  await world.fakeSession("storm", `raw; print +; wait go; pour ${file}; print ALL\\sPOURED; echo bye; exit 0`);
+  const page = await logIn(browser, world);
+  const id = await open(page, "storm");
+  await page.evaluate((id) => window.__claudenest.type(id, "go"), id);
+  for (let round = 0; round < 3; round++) {
+    const { bytes } = await probe(page, id);
+    await page.waitForFunction(([id, bytes]) => window.__claudenest.sessions[id]().bytes > bytes + 3000, [id, bytes], { timeout: 60_000 });
+    await world.do("kill_relay");
+    await world.do("resume_relay");
+  }
+  await page.waitForFunction((id) => window.__claudenest.sessions[id]().status !== "closed", id);
+  const { bytes } = await probe(page, id);
+  await page.waitForFunction(([id, bytes]) => window.__claudenest.sessions[id]().bytes > bytes + 3000, [id, bytes], { timeout: 60_000 });
+  await page.evaluate((id) => window.__claudenest.type(id, "stop"), id);
+  await untilScreen(page, id, "ALL POURED");
+  await page.context().close();
+});
