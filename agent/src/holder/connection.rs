@@ -3,6 +3,7 @@
 //! A connection that does not read costs its two threads and nothing else: it has a position in the ring, no
 //! queue. Acknowledgements are read off the state, so they cannot pile up; refusals are bounded.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -124,8 +125,20 @@ fn next(stream: &mut UnixStream, buffer: &mut BytesMut, scratch: &mut [u8]) -> O
     }
 }
 
+/// Sends everything; the holder stays a little while a connection has not heard of the exit.
+fn send(shared: &Shared, side: &Mutex<Side>, out: UnixStream, from: u64) {
+    let is_counted = Cell::new(true);
+    shared.lock().unsaid += 1;
+    send_all(shared, side, out, from, &is_counted);
+    if is_counted.get() {
+        let mut state = shared.lock();
+        state.unsaid -= 1;
+        shared.tell(&state);
+    }
+}
+
 /// Sends hello and then output, sizes, acknowledgements, refusals and the exit.
-fn send(shared: &Shared, side: &Mutex<Side>, mut out: UnixStream, from: u64) {
+fn send_all(shared: &Shared, side: &Mutex<Side>, mut out: UnixStream, from: u64, is_counted: &Cell<bool>) {
     let mut wire = BytesMut::new();
     let mut chunk = Vec::new();
     let mut state = shared.lock();
@@ -193,7 +206,6 @@ fn send(shared: &Shared, side: &Mutex<Side>, mut out: UnixStream, from: u64) {
             state = shared.wait(state);
             continue;
         }
-        state.unsaid += 1;
         drop(state);
         if !chunk.is_empty() {
             let offset = position;
@@ -206,11 +218,13 @@ fn send(shared: &Shared, side: &Mutex<Side>, mut out: UnixStream, from: u64) {
         let sent = out.write_all(&wire);
         wire.clear();
         state = shared.lock();
-        state.unsaid -= 1;
         if sent.is_err() {
             return;
         }
         if has_exit.is_some() {
+            state.unsaid -= 1;
+            is_counted.set(false);
+            shared.tell(&state);
             // Nothing follows but acknowledgements of input that came too late.
             while !side.lock().unwrap_or_else(PoisonError::into_inner).is_over {
                 state = shared.wait(state);

@@ -53,7 +53,7 @@ pub(super) struct State {
     may_leave: bool,
     /// Threads that wait on `Shared::changed`.
     waiting: u32,
-    /// Connections whose last messages are not written.
+    /// Connections that have not heard of the exit.
     pub(super) unsaid: u32,
 }
 

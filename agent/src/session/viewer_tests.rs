@@ -238,7 +238,9 @@ impl Simulation {
             Event::Resize(cols) => {
                 let (offset, size) = (self.core.head(), TermSize { cols, rows: 24 });
                 self.core.resized(offset, size);
-                self.sizes.push((offset, size));
+                if size != self.size_at(u64::MAX) {
+                    self.sizes.push((offset, size));
+                }
             }
             Event::Poll { times } => {
                 for _ in 0..times {
