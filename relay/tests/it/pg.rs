@@ -24,7 +24,7 @@ pub struct TestDb {
     options: PgConnectOptions,
     name: String,
     // After the fields above: the cluster may end once they are gone.
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl TestDb {
@@ -33,7 +33,7 @@ impl TestDb {
         let name = format!("t_{}", Uuid::new_v4().simple());
         let admin = cluster.options("postgres");
         execute(&admin, &format!("create database {name} template {TEMPLATE}")).await;
-        Self { options: cluster.options(&name), name, _cluster: cluster }
+        Self { options: cluster.options(&name), name, cluster }
     }
 
     pub fn db(&self) -> Db {
@@ -42,6 +42,11 @@ impl TestDb {
 
     pub fn options(&self) -> PgConnectOptions {
         self.options.clone()
+    }
+
+    /// For `--database-url`.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@localhost/{}?host={}", self.name, self.cluster.dir.join("pg").display())
     }
 }
 

@@ -352,6 +352,24 @@ fn a_machine_is_paired_from_the_relays_host() {
     relay.stop();
 }
 
+#[tokio::test]
+async fn an_external_database_is_used_as_it_is() {
+    let database = crate::pg::TestDb::new().await;
+    let url = database.url();
+    let dir = scratch();
+    let data = dir.path().join("data");
+    let args = ["--listen", "127.0.0.1:0", "--database-url", &url];
+    let relay = Running::start_with(&data, &args);
+    assert!(!data.join("postgres").exists());
+    assert_eq!(relay.get("/readyz").0, 200);
+    relay.ok(&["--database-url", &url, "user", "add", "alice@example.com"]);
+    relay.stop();
+    // With a database of its own, a link can be made while no relay runs; it says so.
+    let output = run(&data, &["--database-url", &url, "login-link", "--email", "alice@example.com"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("#token=cnl_") && text.contains("No relay seems to run"), "{text}");
+}
+
 #[test]
 fn tls_is_served_and_a_renewed_certificate_taken_into_use() {
     let dir = scratch();
