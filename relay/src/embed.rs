@@ -139,7 +139,11 @@ mod tests {
         assert!(value(&headers, header::CONTENT_TYPE).starts_with("text/javascript"));
         for path in ["/", "/sessions/fix-login", "/machines/0192-x"] {
             let (status, headers) = get::<Fixture>(path, &[]);
-            assert_eq!((status, value(&headers, header::CACHE_CONTROL)), (200, "no-cache".to_owned()), "{path}");
+            assert_eq!(
+                (status, value(&headers, header::CACHE_CONTROL)),
+                (200, "no-cache".to_owned()),
+                "{path}"
+            );
             let etag = value(&headers, header::ETAG);
             assert_eq!(get::<Fixture>(path, &[("if-none-match", &etag)]).0, 304, "{path}");
         }
@@ -149,7 +153,9 @@ mod tests {
 
     #[test]
     fn missing_files_and_addresses_of_programs_are_no_pages() {
-        for path in ["/assets/old-9z.js", "/favicon.ico", "/api/nothing", "/ws/nothing", "/../Cargo.toml", "/assets/"] {
+        for path in
+            ["/assets/old-9z.js", "/favicon.ico", "/api/nothing", "/ws/nothing", "/../Cargo.toml", "/assets/"]
+        {
             assert_eq!(get::<Fixture>(path, &[]).0, 404, "{path}");
         }
     }

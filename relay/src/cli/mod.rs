@@ -73,6 +73,8 @@ enum Command {
     /// Lists users or makes one.
     #[command(subcommand)]
     User(UserCommand),
+    /// Moves the built-in database to the newest installed PostgreSQL. Stop the relay first; the old database is kept.
+    UpgradeDatabase,
     /// Prints the OpenAPI document of the REST interface.
     Openapi,
     /// Prints every setting, its value, and where the value comes from.
@@ -189,6 +191,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(UserCommand::Add { email, name, json }) => {
             let loaded = load(&common, None)?;
             block_on(account::add(&loaded.config, email, name, json))
+        }
+        Command::UpgradeDatabase => {
+            let loaded = load(&common, None)?;
+            block_on(run::upgrade_database(&loaded.config))
         }
         Command::Openapi => print(&crate::http::openapi::document_json()),
         Command::Config { json } => show::config(&load(&common, None)?, json),

@@ -31,6 +31,17 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failure> {
     Ok(result?)
 }
 
+pub(super) async fn upgrade_database(config: &Config) -> Result<(), Failure> {
+    let _lock = crate::data_dir::DataDir::lock(&config.data_dir)?;
+    let done = crate::postgres::upgrade(config).await?;
+    super::print(&format!(
+        "Moved the database from PostgreSQL {} to {}. Start the relay; when all is well, remove the old one: rm -r {}\n",
+        done.from,
+        done.to,
+        done.old.display()
+    ))
+}
+
 fn log(config: &Config) -> Result<(), Failure> {
     let filter = EnvFilter::builder().parse(&config.log).map_err(|error| {
         Failure::new(

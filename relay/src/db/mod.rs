@@ -62,7 +62,10 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options.application_name("claudenest-relay"));
+            // Notices ("already exists, skipping") are no news to anybody.
+            .connect_lazy_with(
+                options.application_name("claudenest-relay").options([("client_min_messages", "warning")]),
+            );
         Self { pool }
     }
 

@@ -99,7 +99,7 @@ impl Layout {
         }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         self.base.join("postgres")
     }
 
@@ -111,6 +111,23 @@ impl Layout {
     /// A cluster in the making.
     pub(super) fn unfinished(&self) -> PathBuf {
         self.root().join("data.new")
+    }
+
+    /// The cluster as it was before an upgrade.
+    pub(super) fn before_upgrade(&self, major: u32) -> PathBuf {
+        self.root().join(format!("data.{major}"))
+    }
+
+    /// A cluster that an upgrade put aside.
+    fn put_aside(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(self.root()).ok()?;
+        let mut found = entries.filter_map(Result::ok).filter(|entry| {
+            let name = entry.file_name();
+            name.to_str()
+                .and_then(|name| name.strip_prefix("data."))
+                .is_some_and(|rest| rest.parse::<u32>().is_ok())
+        });
+        found.next().map(|entry| entry.path())
     }
 
     /// Directory of the socket.
@@ -139,7 +156,13 @@ impl Layout {
         let version = data.join("PG_VERSION");
         match std::fs::read_to_string(&version) {
             Ok(text) => text.trim().parse().map(Some).map_err(|_| PostgresError::NoCluster { dir: data }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !data.exists() => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !data.exists() => {
+                match self.put_aside() {
+                    // Never an empty database in the place of a full one.
+                    Some(old) => Err(PostgresError::Interrupted { dir: data, old }),
+                    None => Ok(None),
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(PostgresError::NoCluster { dir: data })
             }
@@ -163,7 +186,7 @@ impl Layout {
             tracing::info!(
                 cluster,
                 installed = newest.major,
-                "a newer PostgreSQL is installed than the built-in database uses; docs/relay-config.md says how to move"
+                "a newer PostgreSQL is installed than the built-in database uses; to move to it, stop the relay and run `claudenest-relay upgrade-database`"
             );
         }
         Ok(same.clone())

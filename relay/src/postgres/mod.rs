@@ -9,6 +9,7 @@ mod account;
 mod find;
 mod layout;
 mod server;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use account::Account;
 pub use find::{Installation, OLDEST_MAJOR, find as installations};
 use layout::Layout;
 use server::Server;
+pub use upgrade::{Upgraded, upgrade};
 
 /// A server that ended is started again after this pause, doubled up to [`MAX_PAUSE`] while it keeps ending.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -63,8 +65,8 @@ pub enum PostgresError {
     /// The cluster was made by a version that is not installed.
     #[error(
         "The database in {dir} was made by PostgreSQL {cluster}, but installed is {installed}. Nothing was changed.\nInstall \
-         PostgreSQL {cluster} again and start the relay; to move to a newer version afterwards, see \"Built-in database\" in \
-         docs/relay-config.md."
+         PostgreSQL {cluster} beside it and start the relay; to move to the newer version afterwards, stop the relay and run \
+         `claudenest-relay upgrade-database`."
     )]
     OtherVersion {
         /// The cluster.
@@ -79,6 +81,26 @@ pub enum PostgresError {
     NoCluster {
         /// Which.
         dir: PathBuf,
+    },
+    /// An upgrade was cut short between its last two steps.
+    #[error(
+        "An upgrade of the database was interrupted: {dir} is missing, and the database as it was before is {old}. Nothing is \
+         lost. Move it back (mv {old} {dir}), start the relay, and upgrade again when you like."
+    )]
+    Interrupted {
+        /// Where the cluster should be.
+        dir: PathBuf,
+        /// Where it is.
+        old: PathBuf,
+    },
+    /// There is nothing to upgrade, or nothing to upgrade to.
+    #[error("{0}")]
+    NothingToUpgrade(String),
+    /// `pg_upgrade` failed.
+    #[error("The database could not be upgraded; it is unchanged. pg_upgrade says:\n{output}")]
+    Upgrade {
+        /// What it said.
+        output: String,
     },
     /// Root needs another user for the server.
     #[error(

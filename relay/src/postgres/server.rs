@@ -187,11 +187,14 @@ impl Server {
 
 /// A program of PostgreSQL as the server's user, in a process group of its own: Ctrl-C in the relay's terminal must not reach
 /// the database before the relay is done with it.
-fn command(layout: &Layout, installation: &Installation, program: &str) -> Command {
+pub(super) fn command(layout: &Layout, installation: &Installation, program: &str) -> Command {
     let mut command = std::process::Command::new(installation.program(program));
+    // pg_upgrade calls `cp` and `rm`.
+    let mut path = installation.bin_dir.clone().into_os_string();
+    path.push(":/usr/bin:/bin");
     command
         .env_clear()
-        .env("PATH", &installation.bin_dir)
+        .env("PATH", path)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
         .current_dir("/")
@@ -221,6 +224,16 @@ fn settings(layout: &Layout) -> Vec<(&'static str, String)> {
 
 /// Makes the cluster beside its place and moves it there when it is whole: a crash leaves no half cluster.
 async fn init(layout: &Layout, installation: &Installation) -> Result<(), PostgresError> {
+    init_unfinished(layout, installation).await?;
+    std::fs::rename(layout.unfinished(), layout.data())
+        .map_err(io("The new database cannot be put in place:", layout.data()))
+}
+
+/// Makes an empty cluster beside the place of the real one.
+pub(super) async fn init_unfinished(
+    layout: &Layout,
+    installation: &Installation,
+) -> Result<(), PostgresError> {
     tracing::info!(dir = %layout.data().display(), postgres = installation.major, "making the built-in database");
     let unfinished = layout.unfinished();
     if unfinished.exists() {
@@ -242,8 +255,7 @@ async fn init(layout: &Layout, installation: &Installation) -> Result<(), Postgr
         let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(PostgresError::Init { dir: unfinished, output: text });
     }
-    std::fs::rename(&unfinished, layout.data())
-        .map_err(io("The new database cannot be put in place:", layout.data()))
+    Ok(())
 }
 
 fn rotate(log: &Path) {
