@@ -35,7 +35,7 @@ test("a prompt typed in the browser is answered in browser and attach, and a per
     },
   });
   await world.do("use_claude", { which: "real" });
-  await world.agent("session", "new", "--name", "nest", "--dir", world.work);
+  await world.agent("session", "new", "--name", "nest", "--dir", world.work, "--permission-mode", "default");
   const page = await logIn(browser, world);
   const id = await open(page, "nest");
   await world.do("attach", { name: "nest", as: "terminal" });

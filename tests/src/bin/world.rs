@@ -103,7 +103,7 @@ impl World {
             }
             "attach" => {
                 let mut command = self.agent.command();
-                command.args(["session", "attach", "--no-size", text("name")?]);
+                command.args(["session", "attach", text("name")?]);
                 let terminal = Terminal::start(&command, 120, 40)?;
                 self.terminals.insert(text("as")?.to_owned(), terminal);
             }
