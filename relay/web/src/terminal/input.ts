@@ -6,6 +6,8 @@ import { INPUT_WINDOW_BYTES, MAX_INPUT_BYTES } from "@/wire/limits";
 
 /** Input older than this is not sent after a reconnect: the screen it was typed at is gone. */
 export const RESEND_WITHIN_MS = 10_000;
+/** After a reconnect, the machine may still be writing what it took before: acknowledgements of it may come this late. */
+const DOUBT_MS = 2_000;
 /** Input that may wait here. Above it, typing is refused: a person must not believe that it goes somewhere. */
 export const MAX_WAITING_BYTES = 32 * 1024 * 1024;
 
@@ -34,6 +36,11 @@ interface Sent extends Waiting {
   sequence: number;
 }
 
+interface Doubtful extends Sent {
+  /** First number after the gap. An acknowledgement from there on says nothing about what is before it. */
+  gapEnd: number;
+}
+
 export interface InputEvents {
   notDelivered(lost: NotDelivered): void;
   /** The numbers must be agreed anew: attach again and call {@link InputWriter.opened}. */
@@ -55,7 +62,12 @@ export class InputWriter {
   #sent: Sent[] = [];
   #sentBytes = 0;
   #waitingBytes = 0;
+  /** Too old to be sent again, but perhaps on its way inside the machine: told unless it is acknowledged soon. */
+  #doubtful: Doubtful[] = [];
+  #doubtTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Numbers are never used twice: the machine could take new bytes for old ones. It allows a gap after opening. */
   #next = 1;
+  #highestAcked = 0;
   #groups = 0;
 
   constructor(events: InputEvents, id = randomWriterId()) {
@@ -87,22 +99,22 @@ export class InputWriter {
 
   /** The writer is open; `acked` is the highest number that reached the terminal. */
   opened(acked: number, send: (piece: InputPiece) => boolean): void {
+    this.#doubtful = this.#doubtful.filter((piece) => piece.sequence > acked || acked >= piece.gapEnd);
     this.#sent = this.#sent.filter((piece) => piece.sequence > acked);
     this.#count();
-    this.#next = acked + 1;
-    this.#send = send;
+    this.#next = Math.max(this.#next, acked + 1);
     const oldest = this.#sent[0] ?? this.#waiting[0];
-    if (oldest) {
-      const first = this.#sent[0];
-      if (first && first.sequence !== acked + 1) this.#giveUp("uncertain");
-      // All or nothing: the end of a line without its beginning is worse than neither.
-      else if (Date.now() - oldest.at > RESEND_WITHIN_MS) this.#giveUp("too_old");
+    if (oldest && acked < this.#highestAcked) this.#giveUp("uncertain");
+    // All or nothing: the end of a line without its beginning is worse than neither.
+    else if (oldest && Date.now() - oldest.at > RESEND_WITHIN_MS) this.#doubt();
+    this.#highestAcked = Math.max(this.#highestAcked, acked);
+    this.#send = send;
+    for (const piece of this.#sent) {
+      if (!this.#send?.(piece)) {
+        this.#send = null;
+        break;
+      }
     }
-    const again = this.#sent;
-    this.#sent = [];
-    this.#sentBytes = 0;
-    this.#waiting.unshift(...again);
-    this.#count();
     this.#flush();
     this.#events.pending(this.pendingBytes);
   }
@@ -114,7 +126,9 @@ export class InputWriter {
 
   /** An answer to the piece with this number; `refused` is the error code if it was not written. */
   acknowledged(sequence: number, refused: string | null): void {
+    this.#doubtful = this.#doubtful.filter((piece) => piece.sequence !== sequence);
     if (refused === null) {
+      this.#highestAcked = Math.max(this.#highestAcked, sequence);
       this.#sent = this.#sent.filter((piece) => piece.sequence > sequence);
       this.#count();
       this.#flush();
@@ -152,6 +166,26 @@ export class InputWriter {
       this.#sentBytes += piece.bytes.length;
       this.#waitingBytes -= piece.bytes.length;
     }
+  }
+
+  /** Gives up what is too old; what was sent already gets a moment to be acknowledged after all. */
+  #doubt(): void {
+    if (this.#sent.length === 0) {
+      this.#giveUp("too_old");
+      return;
+    }
+    const gapEnd = this.#next;
+    const waiting = this.#waiting.map((piece) => ({ ...piece, sequence: Infinity }));
+    this.#doubtful.push(...[...this.#sent, ...waiting].map((piece) => ({ ...piece, gapEnd })));
+    this.#sent = [];
+    this.#waiting = [];
+    this.#count();
+    clearTimeout(this.#doubtTimer);
+    this.#doubtTimer = setTimeout(() => {
+      const lost = this.#doubtful;
+      this.#doubtful = [];
+      if (lost.length > 0) this.#events.notDelivered({ bytes: join(lost), reason: "too_old" });
+    }, DOUBT_MS);
   }
 
   #giveUp(reason: string): void {
