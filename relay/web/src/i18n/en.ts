@@ -201,7 +201,7 @@ export const en = {
       "This takes a few seconds. If nothing happens, look at the machine: the command must still run there.",
     compare: "Do both screens show these digits?",
     compareText:
-      "The machine shows the account {account} and six digits. If they are these, type yes on the machine. If they differ, cancel: somebody is between you and the machine.",
+      "The machine shows the account {account} and six digits. If they are these, answer yes on the machine. If they differ, cancel: somebody is between you and the machine.",
     waitConfirm: "Waiting for the yes on the machine…",
     digits: "Six digits: {digits}",
     cancel: "Cancel the pairing",

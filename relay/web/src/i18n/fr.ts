@@ -206,7 +206,7 @@ export const fr: Messages = {
       "Cela prend quelques secondes. Si rien ne se passe, regardez la machine : la commande doit encore y tourner.",
     compare: "Les deux écrans montrent-ils ces chiffres ?",
     compareText:
-      "La machine montre le compte {account} et six chiffres. Si ce sont ceux-ci, tapez yes sur la machine. S’ils diffèrent, annulez : quelqu’un se trouve entre vous et la machine.",
+      "La machine montre le compte {account} et six chiffres. Si ce sont ceux-ci, répondez oui (y) sur la machine. S’ils diffèrent, annulez : quelqu’un se trouve entre vous et la machine.",
     waitConfirm: "En attente du oui de la machine…",
     digits: "Six chiffres : {digits}",
     cancel: "Annuler l’association",

@@ -375,7 +375,10 @@ export class TerminalView {
   #lines(from: number, to: number): string[] {
     const { active } = this.terminal.buffer;
     const lines: string[] = [];
-    for (let row = from; row < to; row++) lines.push(active.getLine(row)?.translateToString(true) ?? "");
+    for (let row = from; row < to; row++) {
+      // Blanks at the end of a line look the same whether they were printed or not.
+      lines.push((active.getLine(row)?.translateToString(true) ?? "").trimEnd());
+    }
     return lines;
   }
 
