@@ -56,8 +56,6 @@ test("every page, at desktop and phone size", async () => {
   await world.fakeSession("drawing", "raw; alt; echo bye; exit 0");
   await world.agent("session", "new", "--name", "ended", "--dir", world.work, "--env", "FAKE_CLAUDE=raw; print finished\\r\\n; exit 7");
   await world.agent("session", "wait", "ended");
-  const machine = JSON.parse(await world.agent("status", "--json"));
-  assert.ok(machine);
   for (const [name, path] of Object.entries({
     overview: "/",
     machines: "/machines",
@@ -72,9 +70,10 @@ test("every page, at desktop and phone size", async () => {
     await page.waitForLoadState("networkidle");
     await shoot(page, name);
   }
-  await page.goto("/machines");
-  await page.getByRole("main").getByRole("link").first().click();
-  await page.waitForURL(/\/machines\/.+/);
+  await page.goto("/");
+  const [machine] = await page.evaluate(async () => (await fetch("/api/machines")).json());
+  await page.goto(`/machines/${machine.id}`);
+  await page.getByRole("heading", { name: machine.name }).waitFor();
   await shoot(page, "machine");
   await page.goto("/sessions");
   await page.getByTestId("view-grid").click();

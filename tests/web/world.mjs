@@ -23,6 +23,7 @@ function worldProgram() {
 export class World {
   #child = spawn(worldProgram(), { stdio: ["pipe", "pipe", "inherit"] });
   #waiting = [];
+  #which = "fake";
   #last = Promise.resolve();
 
   static async start() {
@@ -61,14 +62,15 @@ export class World {
 
   /** Starts a session of the fake Claude. */
   async fakeSession(name, script) {
+    await this.useClaude("fake");
     await this.agent("session", "new", "--name", name, "--dir", this.work, "--env", `FAKE_CLAUDE=${script}`);
     return JSON.parse(await this.agent("session", "wait", name, "--for", "running", "--json"));
   }
 
-  /** Starts a session of the real Claude Code. */
-  async realSession(name, ...args) {
-    const env = Object.entries(this.claudeEnv).flatMap(([key, value]) => ["--env", `${key}=${value}`]);
-    await this.agent("session", "new", "--name", name, "--dir", this.work, ...env, ...args);
+  /** Which Claude the next sessions get: "real" or "fake". */
+  async useClaude(which) {
+    if (this.#which !== which) await this.do("use_claude", { which });
+    this.#which = which;
   }
 
   async stop() {
