@@ -5,7 +5,7 @@
 #   relay/prepare-sqlx.sh --check   fail if the committed files are stale
 set -eu
 crate=$(cd "$(dirname "$0")" && pwd)
-bin=${POSTGRES_BIN_DIR:-$(ls -d /usr/lib/postgresql/*/bin /opt/homebrew/opt/postgresql*/bin 2>/dev/null | sort -V | tail -n 1)}
+bin=${POSTGRES_BIN_DIR:-$(find /usr/lib/postgresql /opt/homebrew/opt -maxdepth 2 -name bin -path '*postgresql*' 2>/dev/null | sort -V | tail -n 1)}
 [ -x "$bin/initdb" ] || bin=$(dirname "$(command -v initdb || echo /nonexistent/initdb)")
 [ -x "$bin/initdb" ] || { echo "initdb was not found: install PostgreSQL (Debian: apt install postgresql) or set POSTGRES_BIN_DIR." >&2; exit 1; }
 base=/dev/shm; [ -w "$base" ] || base=/tmp
@@ -38,4 +38,4 @@ DATABASE_URL="postgres://postgres@localhost/postgres?host=$work" SQLX_OFFLINE=fa
 if [ "${1:-}" = --check ]; then
     diff -r "$out" "$crate/.sqlx" || { echo "relay/.sqlx is stale: run relay/prepare-sqlx.sh and commit it." >&2; exit 1; }
 fi
-echo "$(ls "$out" | wc -l) queries"
+echo "$(find "$out" -name "*.json" | wc -l) queries"

@@ -5,5 +5,7 @@ mod control;
 mod holder;
 mod nest;
 mod real_claude;
+mod run;
 mod session;
 mod supervisor;
+mod wait;

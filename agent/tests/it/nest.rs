@@ -183,13 +183,14 @@ impl Daemon {
 
     /// Waits until the screen shows a text: looks again whenever something changes.
     pub async fn shows(&self, session: SessionId, text: &str) -> String {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
         let look = async {
             loop {
+                ticks.tick().await;
                 let screen = self.screen(session).await;
                 if screen.contains(text) {
                     return screen;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         match tokio::time::timeout(PATIENCE, look).await {

@@ -63,17 +63,10 @@ async fn nest(scenario: &str) -> Option<(Nest, Mock)> {
         .spawn()
         .unwrap();
     let mock = Mock { child };
-    let waiting = async {
-        loop {
-            if let Some(port) =
-                std::fs::read_to_string(&port_file).ok().filter(|text| !text.trim().is_empty())
-            {
-                return port;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let port = tokio::time::timeout(crate::nest::PATIENCE, waiting).await.expect("the mock starts");
+    let port = crate::wait::until("the mock's port", || {
+        std::fs::read_to_string(&port_file).ok().filter(|text| !text.trim().is_empty())
+    })
+    .await;
     let work = nest.work().canonicalize().unwrap();
     let seed = serde_json::json!({
         "hasCompletedOnboarding": true,
@@ -255,9 +248,7 @@ async fn a_headless_conversation_has_two_turns_and_goes_on_after_a_restart() {
     };
     for text in ["first answer", "second answer"] {
         // The recording follows the output by a moment.
-        while !output(1).contains(text) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        crate::wait::until_true(text, || output(1).contains(text)).await;
     }
     daemon.session(Op::SessionRestart { session: info.id }).await.unwrap();
     daemon
@@ -266,9 +257,7 @@ async fn a_headless_conversation_has_two_turns_and_goes_on_after_a_restart() {
     daemon.op(Op::SessionSend { session: info.id, text: "three".into(), enter: true }).await.unwrap();
     daemon.until(info.id, "work", |info| info.epoch == 2 && info.state == SessionState::Running).await;
     daemon.until(info.id, "the third answer", answered).await;
-    while !output(2).contains("answer at 2") {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    crate::wait::until_true("the third answer on disk", || output(2).contains("answer at 2")).await;
     daemon.session(Op::SessionStop { session: info.id, grace_ms: 5000 }).await.unwrap();
     daemon.stop().await;
 }

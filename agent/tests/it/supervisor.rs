@@ -57,9 +57,10 @@ async fn an_exit_while_no_daemon_runs_is_told_by_the_next() {
     let pid = daemon.supervisor.info(info.id).unwrap().pid.unwrap();
     daemon.stop().await;
     std::fs::write(nest.work().join("go"), "").unwrap();
-    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    crate::wait::until_true("the end of the child", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    })
+    .await;
     let daemon = nest.start().await;
     let ended = daemon.until(info.id, "the end", |info| info.state.is_final()).await;
     assert_eq!((ended.state, ended.exit), (SessionState::Failed, Some(Exit::Code { code: 5 })));

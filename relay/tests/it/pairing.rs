@@ -372,10 +372,11 @@ async fn wrong_codes_run_out_of_budget_and_nobody_elses() {
     let look = async |browser: &Browser<'_>, code: &str| {
         browser.post("/api/pairing/lookup", json!({ "code": code })).await.status
     };
-    // All at once: tries in parallel do not get around it.
+    // All at once: tries in parallel do not get around it. Each is counted before any is answered, so that all may
+    // be refused; never more than the budget are answered.
     let wrong = futures_util::future::join_all((0..30).map(|_| look(&alice, "000-000"))).await;
     let counted = wrong.iter().filter(|status| **status == StatusCode::NOT_FOUND).count();
-    assert!((1..=5).contains(&counted), "{counted}");
+    assert!(counted <= 5, "{counted}");
     assert_eq!(wrong.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count(), 30 - counted);
     for _ in 0..5 {
         look(&alice, "rubbish").await;

@@ -4,7 +4,6 @@ mod directory;
 mod machine;
 mod page;
 mod refusals;
-mod speed;
 mod terminals;
 
 use std::sync::Arc;
