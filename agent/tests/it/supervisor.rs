@@ -98,9 +98,10 @@ async fn a_shell_is_a_login_shell_and_a_stop_ends_everything_in_it() {
         screen.split("pid=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     let ended = daemon.session(Op::SessionStop { session: info.id, grace_ms: 3000 }).await.unwrap();
     assert_eq!(ended.state, SessionState::Terminated);
-    while std::path::Path::new(&format!("/proc/{straggler}")).exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    crate::wait::until_true("the end of the straggler", || {
+        !std::path::Path::new(&format!("/proc/{straggler}")).exists()
+    })
+    .await;
     daemon.stop().await;
 }
 
@@ -124,13 +125,9 @@ async fn pause_stops_and_resume_goes_on_and_restart_begins_a_new_epoch() {
     let paused = daemon.session(Op::SessionPause { session: info.id }).await.unwrap();
     assert_eq!(paused.state, SessionState::Paused);
     let stat = || std::fs::read_to_string(format!("/proc/{}/stat", paused.pid.unwrap())).unwrap();
-    while !stat().contains(") T ") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    crate::wait::until_true("it stands", || stat().contains(") T ")).await;
     daemon.session(Op::SessionResume { session: info.id }).await.unwrap();
-    while stat().contains(") T ") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    crate::wait::until_true("it goes on", || !stat().contains(") T ")).await;
     daemon.session(Op::SessionRestart { session: info.id }).await.unwrap();
     let again = daemon.until(info.id, "the new run", |info| info.epoch == 2 && info.pid.is_some()).await;
     assert_ne!(again.pid, paused.pid);
