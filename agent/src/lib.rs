@@ -19,6 +19,7 @@ pub mod log;
 pub mod near;
 pub mod pairing;
 pub mod paths;
+pub mod recordings;
 pub mod relay_http;
 pub mod relay_url;
 pub mod resources;

@@ -92,7 +92,10 @@ pub enum Command {
     #[command(
         disable_help_flag = true,
         disable_version_flag = true,
-        after_help = "All arguments go to Claude Code. With -p the output is printed as it comes and can be piped."
+        after_help = "\
+All arguments go to Claude Code. On a terminal the session is supervised: it goes on when the terminal is closed
+(with -p, Ctrl-C ends it). When input or output is a pipe or a file, Claude Code runs directly and unsupervised, so
+that scripts get exactly its output; for supervised runs of a script: claudenest-agent session new --mode oneshot."
     )]
     Claude {
         /// Arguments for Claude Code.

@@ -1,4 +1,5 @@
-//! `claude`: the drop-in. Starts a supervised session, attaches, and ends as Claude Code ends.
+//! `claude`: the drop-in. On a terminal it starts a supervised session, attaches, and ends as Claude Code ends; in a
+//! pipe or a script it becomes Claude Code itself.
 
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
@@ -6,7 +7,6 @@ use std::process::{Command, ExitCode};
 
 use claudenest_shared::session::SessionSpec;
 use claudenest_shared::wire::agent::Op;
-use rustix::fs::FileType;
 
 use super::exit::{Exit, fail};
 use super::{Context, attach, daemon, session};
@@ -30,20 +30,13 @@ const PASSED: [&str; 12] = [
 ];
 
 pub(super) async fn run(context: &Context, args: Vec<String>) -> anyhow::Result<ExitCode> {
-    if is_not_a_session(&args) {
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    // A script wants pipes to be pipes: standard error apart, every byte as it is, input read to its end. And there
+    // is no terminal that could be closed under the session.
+    if is_not_a_session(&args) || !has_terminal {
         return Err(run_real(context, &args));
     }
     let is_print = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "-p" || arg == "--print");
-    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    if is_print && stdin_has_data() {
-        // Piped text is part of the prompt and belongs to the program itself.
-        return Err(run_real(context, &args));
-    }
-    if !is_print {
-        attach::need_terminal(
-            "`claude` needs a terminal. Without one use -p, or: claudenest-agent session new --prompt TEXT",
-        )?;
-    }
     let env =
         PASSED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
     let spec = SessionSpec {
@@ -55,21 +48,11 @@ pub(super) async fn run(context: &Context, args: Vec<String>) -> anyhow::Result<
     };
     let mut client = daemon::connect_or_start(context).await?;
     let info = client.session(Op::SessionCreate { spec: Box::new(spec) }).await.map_err(daemon::refused)?;
-    if has_terminal {
-        attach::to_new(context, client, info).await
+    if is_print {
+        attach::print(context, client, &info).await
     } else {
-        attach::print(client, &info).await
+        attach::to_new(context, client, info).await
     }
-}
-
-/// True if standard input is a pipe or a file, so that there may be something to read.
-fn stdin_has_data() -> bool {
-    rustix::fs::fstat(std::io::stdin()).is_ok_and(|stat| {
-        matches!(
-            FileType::from_raw_mode(stat.st_mode),
-            FileType::Fifo | FileType::RegularFile | FileType::Socket
-        )
-    })
 }
 
 /// Becomes the real Claude Code; returns only if that fails.

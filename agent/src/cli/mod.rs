@@ -36,8 +36,17 @@ pub struct Context {
 
 /// Runs the program with `args` (the program's name first).
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(raw_claude_args(args)) {
+    let args = raw_claude_args(args);
+    // Where the arguments cannot be read, this is the best guess at who reads the answer.
+    let wants_json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
+        Err(error) if wants_json && error.use_stderr() => {
+            let text = error.render().to_string();
+            let message = text.trim().trim_start_matches("error: ");
+            println!("{}", serde_json::json!({"error": {"code": "usage", "message": message}}));
+            return ExitCode::from(exit::Exit::Usage as u8);
+        }
         Err(error) => {
             // Help and version come as errors too, with exit code 0.
             let _ = error.print();

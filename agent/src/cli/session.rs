@@ -274,14 +274,18 @@ async fn wait(
     Ok(if is_met {
         ExitCode::SUCCESS
     } else if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
-        eprintln!(
-            "claudenest-agent: not reached within {}.",
-            span(timeout.map_or(0, |t| t.as_millis() as u64))
-        );
+        eprintln!("claudenest-agent: not reached within {}.", patience(timeout.unwrap_or_default()));
         ExitCode::from(Exit::TimedOut as u8)
     } else {
         ExitCode::from(Exit::Refused as u8)
     })
+}
+
+fn patience(timeout: Duration) -> String {
+    match u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) {
+        ms @ 1..1000 => format!("{ms} ms"),
+        ms => span(ms),
+    }
 }
 
 async fn screen(context: &Context, target: &str) -> anyhow::Result<()> {

@@ -50,7 +50,7 @@ fn print_status(
     match daemon {
         Some(status) => {
             say!(
-                "daemon    runs since {} ago (process {}, version {})",
+                "daemon    runs for {} (process {}, version {})",
                 age(status.started_at),
                 status.pid,
                 status.version

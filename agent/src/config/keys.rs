@@ -65,29 +65,51 @@ fn key(text: &str) -> Option<u8> {
     }
 }
 
-/// Finds the detach keys in a stream of typed bytes that may be cut anywhere.
+/// Finds the detach keys in a stream of typed bytes that may be cut anywhere. Programs may have switched the terminal
+/// to a keyboard protocol that sends keys as escape sequences (kitty, xterm's modifyOtherKeys): those are read too.
+/// What is pasted holds no keys.
 #[derive(Debug)]
 pub struct DetachFilter {
     keys: DetachKeys,
-    /// How many of the keys have been typed and are held back.
+    /// How many of the keys have been typed.
     held: usize,
+    /// Their bytes, held back.
+    held_bytes: Vec<u8>,
+    paste: PasteWatch,
 }
 
 impl DetachFilter {
     /// Starts with nothing typed.
     pub fn new(keys: DetachKeys) -> Self {
-        Self { keys, held: 0 }
+        Self { keys, held: 0, held_bytes: Vec::new(), paste: PasteWatch::default() }
     }
 
     /// Takes typed bytes. A prefix that turns out to be something else is passed on with what follows;
     /// typing the first key twice sends it once.
     pub fn feed(&mut self, input: &[u8]) -> Typed {
         let mut typed = Typed { bytes: Vec::with_capacity(input.len() + 1), is_detach: false };
-        for &byte in input {
-            if byte == self.keys.0[self.held] {
+        let mut rest = input;
+        while let Some(&first) = rest.first() {
+            let key = if self.paste.is_inside { Key::Byte(first) } else { Key::read(rest) };
+            let (bytes, after) = rest.split_at(key.length());
+            rest = after;
+            let value = match key {
+                _ if self.paste.is_inside => None,
+                Key::Byte(byte) => Some(byte),
+                Key::Sequence { value, is_release: false, .. } => value,
+                // Letting go of a key that was held back says nothing new.
+                Key::Sequence { is_release: true, .. } if self.held > 0 => {
+                    self.held_bytes.extend_from_slice(bytes);
+                    continue;
+                }
+                Key::Sequence { .. } => None,
+            };
+            if value.is_some() && value == Some(self.keys.0[self.held]) {
                 self.held += 1;
+                self.held_bytes.extend_from_slice(bytes);
                 if self.held == self.keys.0.len() {
                     self.held = 0;
+                    self.held_bytes.clear();
                     typed.is_detach = true;
                     return typed;
                 }
@@ -95,14 +117,106 @@ impl DetachFilter {
             }
             if self.held > 0 {
                 self.held = 0;
-                typed.bytes.push(self.keys.0[0]);
-                if byte == self.keys.0[0] {
+                typed.bytes.append(&mut self.held_bytes);
+                if value == Some(self.keys.0[0]) {
                     continue;
                 }
             }
-            typed.bytes.push(byte);
+            for &byte in bytes {
+                self.paste.feed(byte);
+            }
+            typed.bytes.extend_from_slice(bytes);
         }
         typed
+    }
+}
+
+/// True if the key with this byte is among typed bytes, in whatever form the terminal sends it.
+pub fn has_key(mut typed: &[u8], byte: u8) -> bool {
+    while !typed.is_empty() {
+        let key = Key::read(typed);
+        let value = match key {
+            Key::Byte(byte) => Some(byte),
+            Key::Sequence { value, is_release, .. } => value.filter(|_| !is_release),
+        };
+        if value == Some(byte) {
+            return true;
+        }
+        typed = &typed[key.length()..];
+    }
+    false
+}
+
+/// The first key in typed bytes.
+#[derive(Clone, Copy)]
+enum Key {
+    Byte(u8),
+    /// An escape sequence that stands for a key; its byte, if it has one.
+    Sequence {
+        length: usize,
+        value: Option<u8>,
+        is_release: bool,
+    },
+}
+
+impl Key {
+    /// A terminal writes a sequence at once, so one that is cut is not waited for: Escape must not be held back.
+    fn read(input: &[u8]) -> Self {
+        let byte = Self::Byte(input[0]);
+        let Some(body) = input.strip_prefix(b"\x1b[") else { return byte };
+        let Some(end) = body.iter().position(|c| !matches!(c, b'0'..=b'9' | b';' | b':')) else {
+            return byte;
+        };
+        let text = std::str::from_utf8(&body[..end]).unwrap_or_default();
+        let number = |text: Option<&str>| text.and_then(|text| text.split(':').next()?.parse::<u32>().ok());
+        let mut fields = text.split(';');
+        let (code, modifiers) = match body[end] {
+            b'u' => (number(fields.next()), fields.next()),
+            b'~' if fields.next() == Some("27") => {
+                let modifiers = fields.next();
+                (number(fields.next()), modifiers)
+            }
+            _ => return byte,
+        };
+        // Caps lock and num lock are no modifiers that anybody means.
+        let held = number(modifiers).unwrap_or(1).saturating_sub(1) & !(64 | 128);
+        let is_release = modifiers.and_then(|text| text.split(':').nth(1)) == Some("3");
+        let code = code.and_then(|code| u8::try_from(code).ok()).filter(u8::is_ascii);
+        let value = match (code, held) {
+            (Some(code @ 0x20..=0x7e), 0) => Some(code),
+            (Some(code @ (b'a'..=b'z' | b'[' | b'\\' | b']' | b'^' | b'_')), 4) => {
+                Some(code.to_ascii_uppercase() & 0x1f)
+            }
+            _ => None,
+        };
+        Self::Sequence { length: 2 + end + 1, value, is_release }
+    }
+
+    fn length(self) -> usize {
+        match self {
+            Self::Byte(_) => 1,
+            Self::Sequence { length, .. } => length,
+        }
+    }
+}
+
+/// Knows whether the bytes that passed end inside a bracketed paste; its marks may be cut anywhere.
+#[derive(Debug, Default)]
+struct PasteWatch {
+    is_inside: bool,
+    matched: usize,
+}
+
+impl PasteWatch {
+    fn feed(&mut self, byte: u8) {
+        let mark: &[u8] = if self.is_inside { b"\x1b[201~" } else { b"\x1b[200~" };
+        // Escape stands at the beginning only, so nothing that matched so far can begin again inside.
+        self.matched =
+            if byte == mark[self.matched] { self.matched + 1 } else { usize::from(byte == mark[0]) };
+        if self.matched == mark.len() {
+            self.matched = 0;
+            self.is_inside = !self.is_inside;
+        }
     }
 }
 
@@ -138,6 +252,37 @@ mod tests {
         assert_eq!(filter.feed(b"\x1dx").bytes, b"\x1dx");
         assert_eq!(filter.feed(b"\x1d\x1dx").bytes, b"\x1dx", "twice sends it once");
         assert!(super::tests::filter("ctrl-\\").feed(b"a\x1c").is_detach);
+    }
+
+    #[test]
+    fn keyboard_protocols_detach_as_well() {
+        for keys in [
+            "\x1b[93;5ud",
+            "\x1b[93;5:1u\x1b[93;5:3u\x1b[100;1:1u",
+            "\x1b[93;197u\x1b[100u",
+            "\x1b[27;5;93~d",
+            "\x1dd",
+        ] {
+            let typed = filter("ctrl-] d").feed(format!("a{keys}b").as_bytes());
+            assert_eq!(typed, Typed { bytes: b"a".to_vec(), is_detach: true }, "{keys:?}");
+        }
+        let mut filter = filter("ctrl-] d");
+        assert_eq!(filter.feed(b"\x1b[93;5ux").bytes, b"\x1b[93;5ux");
+        assert_eq!(filter.feed(b"\x1b").bytes, b"\x1b", "Escape is never held back");
+        assert_eq!(filter.feed(b"\x1b[A\x1b[3~\x1b[100;5u").bytes, b"\x1b[A\x1b[3~\x1b[100;5u");
+        assert!(has_key(b"x\x1b[99;5u", 3) && has_key(b"\x03", 3) && !has_key(b"\x1b[99;5:3uc", 3));
+    }
+
+    #[test]
+    fn a_paste_holds_no_keys() {
+        let paste = b"\x1b[200~a\x1ddb\x1d\x1d\x1b[93;5ud\x1b[201~";
+        for cut in 0..paste.len() {
+            let mut filter = filter("ctrl-] d");
+            let mut out = filter.feed(&paste[..cut]);
+            out.bytes.extend(filter.feed(&paste[cut..]).bytes);
+            assert_eq!(out, Typed { bytes: paste.to_vec(), is_detach: false }, "cut at {cut}");
+            assert!(filter.feed(b"\x1dd").is_detach);
+        }
     }
 
     proptest! {

@@ -28,6 +28,11 @@ use crate::session::SessionHandle;
 use crate::supervisor::{Caller, SessionEvent, Supervisor};
 use crate::tls::Trust;
 
+/// How often sleep is looked for: a person who opens the lid sees the machine online within seconds.
+const WAKE_TICK: Duration = Duration::from_secs(5);
+/// A shorter sleep does not end a connection.
+const MIN_SLEEP: Duration = Duration::from_secs(10);
+
 /// What a link serves to its relay.
 pub trait LinkHost: Send + Sync + 'static {
     /// Does what a user of the relay wants.
@@ -218,11 +223,12 @@ struct Live<H> {
     service: Service<H>,
     facts: MachineFacts,
     events: Option<broadcast::Receiver<SessionEvent>>,
-    unsent: Vec<SessionInfo>,
+    unsent: Vec<SessionId>,
 }
 
 enum Happened {
     Stopped,
+    Tick,
     Deadline,
     Hurry,
     Opened(Box<Result<Opened, Loss>>),
@@ -239,6 +245,9 @@ impl<H: LinkHost> Link<H> {
         let mut core = Core::new(Duration::ZERO, first, u64::from_le_bytes(seed));
         let mut opening: Option<Opening> = None;
         let mut live: Option<Live<H>> = None;
+        let mut ticks = tokio::time::interval(WAKE_TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seen = (start.elapsed(), wall());
         loop {
             while let Some(effect) = core.poll_effect() {
                 self.perform(effect, &core, &mut opening, &mut live).await;
@@ -250,12 +259,19 @@ impl<H: LinkHost> Link<H> {
                 opened = opened(&mut opening) => Happened::Opened(Box::new(opened)),
                 () = sleep_until(start + core.deadline()) => Happened::Deadline,
                 () = self.hurry.notified() => Happened::Hurry,
+                _ = ticks.tick() => Happened::Tick,
             };
             let (now, time) = (start.elapsed(), wall());
+            let before = std::mem::replace(&mut seen, (now, time));
+            if was_asleep(before, seen) {
+                tracing::info!(relay = %self.relay.url, "the machine was asleep; connecting anew");
+                core.woke(now, time);
+            }
             match happened {
                 Happened::Stopped => return self.goodbye(live).await,
                 Happened::Deadline => core.on_deadline(now, time),
                 Happened::Hurry => core.hurry(now),
+                Happened::Tick => {}
                 Happened::Opened(opened) => match *opened {
                     Ok(opened) => {
                         live = Some(self.live(opened));
@@ -313,11 +329,16 @@ impl<H: LinkHost> Link<H> {
             Effect::SendHello { nonce } => {
                 if let (Some(live), Some(access)) = (live.as_mut(), self.access.get()) {
                     live.events = Some(self.inner.host.subscribe());
-                    let (sessions, unsent) = split_to_fit(self.inner.host.sessions());
-                    live.unsent = unsent;
+                    let split = split_to_fit(self.inner.host.sessions());
+                    live.unsent = split.unsent;
                     let signature = access.identity.sign_link(&nonce, &access.token);
-                    let hello =
-                        AgentMessage::Hello { signature, facts: Box::new(live.facts.clone()), sessions };
+                    let hello = AgentMessage::Hello {
+                        signature,
+                        facts: Box::new(live.facts.clone()),
+                        sessions: split.sessions,
+                        others: split.others,
+                        has_unnamed: split.has_unnamed,
+                    };
                     let _ = live.connection.out.send(Outgoing::Message(hello)).await;
                 }
             }
@@ -385,7 +406,7 @@ impl<H: LinkHost> Link<H> {
                 }
             };
             let facts = inner.host.facts().await;
-            let connection = open(&found.url, &found.token, &found.trust).await?;
+            let connection = open(&found.url, &found.token, &found.trust, &inner.tasks).await?;
             Ok(Opened { connection, facts })
         }
     }
@@ -425,9 +446,9 @@ pub async fn probe(paths: &Paths, config: &Config, relay: &PairedRelay) -> Resul
     let (paths, config, relay) = (paths.clone(), config.clone(), relay.clone());
     let read = tokio::task::spawn_blocking(move || read_access(&paths, &config, &relay)).await;
     let access = read.unwrap_or_else(|error| Err(Loss::Broken(error.to_string())))?;
-    match tokio::time::timeout(super::core::CONNECT_TIMEOUT, open(&access.url, &access.token, &access.trust))
-        .await
-    {
+    let tasks = TaskTracker::new();
+    let opening = open(&access.url, &access.token, &access.trust, &tasks);
+    match tokio::time::timeout(super::core::CONNECT_TIMEOUT, opening).await {
         Ok(opened) => opened.map(drop),
         Err(_) => Err(Loss::Broken("The relay did not answer in time.".to_owned())),
     }
@@ -455,6 +476,13 @@ async fn opened(opening: &mut Option<Opening>) -> Result<Opened, Loss> {
         }
         None => std::future::pending().await,
     }
+}
+
+/// True if the wall clock went on without us: the monotonic clock stands still while a machine sleeps. A clock that
+/// is set forward looks the same and costs one needless reconnect.
+fn was_asleep(before: (Duration, UnixMs), now: (Duration, UnixMs)) -> bool {
+    let awake = now.0.saturating_sub(before.0);
+    Duration::from_millis(now.1.since(before.1)).saturating_sub(awake) > MIN_SLEEP
 }
 
 fn wall() -> UnixMs {

@@ -184,6 +184,19 @@ impl Core {
         }
     }
 
+    /// The machine was asleep: what was open is most likely dead, and pauses are over.
+    pub fn woke(&mut self, now: Duration, wall: UnixMs) {
+        // A token that was revoked stays so.
+        if self.status.state == LinkState::Revoked {
+            return;
+        }
+        if !matches!(self.phase, Phase::Waiting { .. }) {
+            self.effects.push_back(Effect::Disconnect);
+        }
+        self.failures = 0;
+        self.wait(now, wall, Duration::ZERO, LinkState::Waiting, "This machine was asleep.".to_owned());
+    }
+
     fn message(&mut self, now: Duration, wall: UnixMs, message: RelayMessage) {
         match (self.phase, message) {
             (Phase::Waiting { .. } | Phase::Connecting { .. }, _) => {}

@@ -236,9 +236,28 @@ fn since_tells_how_long_the_relay_is_away() {
     assert_eq!(bench.core.status().attempts, 6);
 }
 
+#[test]
+fn after_sleep_the_link_is_opened_anew_at_once() {
+    let mut bench = Bench::new(1);
+    bench.bring_up();
+    bench.effects();
+    bench.core.woke(bench.now, bench.wall());
+    assert_eq!(bench.effects(), [Effect::Disconnect]);
+    assert_eq!(bench.pass(), Duration::ZERO);
+    assert_eq!(bench.effects(), [Effect::Connect]);
+    for _ in 0..8 {
+        bench.send(broken());
+        bench.pass();
+    }
+    bench.send(broken());
+    bench.effects();
+    bench.core.woke(bench.now, bench.wall());
+    assert_eq!(bench.pass(), Duration::ZERO, "pauses are over");
+}
+
 proptest::proptest! {
     #[test]
-    fn any_order_of_events_keeps_a_deadline_and_never_panics(events in proptest::collection::vec(0u8..9, 0..60), seed: u64) {
+    fn any_order_of_events_keeps_a_deadline_and_never_panics(events in proptest::collection::vec(0u8..10, 0..60), seed: u64) {
         let mut bench = Bench::new(seed);
         let mut is_connecting = false;
         for event in events {
@@ -251,6 +270,7 @@ proptest::proptest! {
                 5 => bench.message(RelayMessage::Restarting { retry_after_ms: u32::MAX }),
                 6 => bench.send(Event::Lost(Loss::Closed { code: 4409, reason: "x".into() })),
                 7 => bench.send(Event::Heard),
+                8 => bench.core.woke(bench.now, bench.wall()),
                 _ => bench.core.hurry(bench.now),
             }
             for effect in bench.effects() {

@@ -50,7 +50,7 @@ impl<H: LinkHost> Service<H> {
     pub(super) fn start(
         &self,
         facts: MachineFacts,
-        unsent: Vec<SessionInfo>,
+        unsent: Vec<SessionId>,
         events: broadcast::Receiver<SessionEvent>,
     ) {
         let (host, out, over) = (Arc::clone(&self.host), self.out.clone(), self.over.clone());
@@ -103,10 +103,24 @@ impl<H: LinkHost> Service<H> {
     }
 }
 
+/// The sessions of a hello: as many as fit, those that live first; the ids of the others; and all others.
+pub(super) struct Split {
+    pub(super) sessions: Vec<SessionInfo>,
+    pub(super) others: Vec<SessionId>,
+    /// True if not even all ids fit.
+    pub(super) has_unnamed: bool,
+    /// What has to be told after the welcome.
+    pub(super) unsent: Vec<SessionId>,
+}
+
 /// Splits the sessions into those that fit into the first message and the others.
-pub(super) fn split_to_fit(sessions: Vec<SessionInfo>) -> (Vec<SessionInfo>, Vec<SessionInfo>) {
-    // Half for the sessions leaves ample room for facts and signature.
-    let mut room = MAX_TEXT_BYTES / 2;
+pub(super) fn split_to_fit(mut sessions: Vec<SessionInfo>) -> Split {
+    // A quarter of the message is left for facts and signature.
+    const SESSIONS: usize = MAX_TEXT_BYTES / 2;
+    const ID_BYTES: usize = "\"01234567-89ab-cdef-0123-456789abcdef\",".len();
+    const MAX_OTHERS: usize = MAX_TEXT_BYTES / 4 / ID_BYTES;
+    sessions.sort_by_key(|session| !session.state.is_live());
+    let mut room = SESSIONS;
     let fitting = sessions
         .iter()
         .take_while(|session| {
@@ -116,9 +130,9 @@ pub(super) fn split_to_fit(sessions: Vec<SessionInfo>) -> (Vec<SessionInfo>, Vec
             fits
         })
         .count();
-    let mut first = sessions;
-    let rest = first.split_off(fitting);
-    (first, rest)
+    let unsent: Vec<SessionId> = sessions.split_off(fitting).iter().map(|session| session.id).collect();
+    let others = unsent.iter().copied().take(MAX_OTHERS).collect();
+    Split { sessions, others, has_unnamed: unsent.len() > MAX_OTHERS, unsent }
 }
 
 /// Tells changes until the connection is over. Many changes of one session between two writes become one.
@@ -126,10 +140,10 @@ async fn tell<H: LinkHost>(
     host: Arc<H>,
     out: mpsc::Sender<Outgoing>,
     mut facts: MachineFacts,
-    unsent: Vec<SessionInfo>,
+    unsent: Vec<SessionId>,
     mut events: broadcast::Receiver<SessionEvent>,
 ) {
-    let mut changed: BTreeSet<SessionId> = unsent.into_iter().map(|session| session.id).collect();
+    let mut changed: BTreeSet<SessionId> = unsent.into_iter().collect();
     let mut ticks = tokio::time::interval(FACTS_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks.tick().await;

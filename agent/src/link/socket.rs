@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::core::Loss;
 use crate::channel::Outgoing;
@@ -80,7 +81,12 @@ impl Connection {
 }
 
 /// Opens the WebSocket of `url`.
-pub(super) async fn open(url: &RelayUrl, token: &Secret<String>, trust: &Trust) -> Result<Connection, Loss> {
+pub(super) async fn open(
+    url: &RelayUrl,
+    token: &Secret<String>,
+    trust: &Trust,
+    tasks: &TaskTracker,
+) -> Result<Connection, Loss> {
     let broken = |error: CallError| Loss::Broken(error.to_string());
     let address = url.authority();
     let mut request = url
@@ -121,13 +127,13 @@ pub(super) async fn open(url: &RelayUrl, token: &Secret<String>, trust: &Trust) 
     let (incoming_sender, incoming) = mpsc::channel(INCOMING);
     let (out, outgoing) = mpsc::channel(OUTGOING);
     let (over, finish) = (CancellationToken::new(), CancellationToken::new());
-    // Both tasks end with the connection; the link that owns it is tracked.
+    // Both tasks end with the connection.
     let reader = read(stream, incoming_sender.clone());
     let over_reading = over.clone();
-    tokio::spawn(async move { over_reading.run_until_cancelled(reader).await });
+    tasks.spawn(async move { over_reading.run_until_cancelled(reader).await });
     let writer = write(sink, outgoing, incoming_sender, finish.clone());
     let over_writing = over.clone();
-    let writer = tokio::spawn(async move {
+    let writer = tasks.spawn(async move {
         over_writing.run_until_cancelled(writer).await;
     });
     Ok(Connection { incoming, out, over, finish, writer: Some(writer) })

@@ -34,7 +34,8 @@ pub async fn upsert(db: &Db, machine: MachineId, info: &SessionInfo, now: UnixMs
     Ok(())
 }
 
-/// Stores the full list of a machine (its `hello`): what is not in it is forgotten. Returns the forgotten ones.
+/// Stores the list of a machine (its `hello`): what is neither in it nor among `others` is forgotten. Returns
+/// the forgotten ones.
 ///
 /// # Errors
 /// When the database is away.
@@ -42,9 +43,10 @@ pub async fn replace_all(
     db: &Db,
     machine: MachineId,
     infos: &[SessionInfo],
+    others: &[SessionId],
     now: UnixMs,
 ) -> Result<Vec<SessionId>, DbError> {
-    let ids: Vec<Uuid> = infos.iter().map(|info| info.id.0).collect();
+    let ids: Vec<Uuid> = infos.iter().map(|info| info.id.0).chain(others.iter().map(|id| id.0)).collect();
     let gone = sqlx::query_scalar!(
         "delete from sessions where machine_id = $1 and id <> all($2) returning id",
         machine.0,

@@ -63,11 +63,12 @@ pub trait Directory: Send + Sync + 'static {
     fn machine(&self, user: UserId, machine: MachineId) -> Answer<'_, Option<MachineInfo>>;
     /// Notes sessions.
     fn set_sessions<'a>(&'a self, machine: MachineId, sessions: &'a [SessionInfo]) -> Answer<'a, ()>;
-    /// Notes that these are all sessions of the machine; returns those that are gone.
+    /// Notes that these and `others` are all sessions of the machine; returns those that are gone.
     fn replace_sessions<'a>(
         &'a self,
         machine: MachineId,
         sessions: &'a [SessionInfo],
+        others: &'a [SessionId],
     ) -> Answer<'a, Vec<SessionId>>;
     /// Forgets a session.
     fn remove_session(&self, machine: MachineId, session: SessionId) -> Answer<'_, ()>;
@@ -146,10 +147,11 @@ impl Directory for DbDirectory {
         &'a self,
         machine: MachineId,
         sessions: &'a [SessionInfo],
+        others: &'a [SessionId],
     ) -> Answer<'a, Vec<SessionId>> {
-        Box::pin(
-            async move { Ok(db::session::replace_all(&self.db, machine, sessions, self.clock.now()).await?) },
-        )
+        Box::pin(async move {
+            Ok(db::session::replace_all(&self.db, machine, sessions, others, self.clock.now()).await?)
+        })
     }
 
     fn remove_session(&self, machine: MachineId, session: SessionId) -> Answer<'_, ()> {

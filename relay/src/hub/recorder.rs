@@ -21,10 +21,21 @@ use super::{Hub, is_current};
 /// Pause before the directory is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a `hello` says about the machine's sessions.
+#[derive(Default)]
+pub(crate) struct SessionList {
+    /// As many as fitted.
+    pub(crate) sessions: Vec<SessionInfo>,
+    /// They exist as well and are told next.
+    pub(crate) others: Vec<SessionId>,
+    /// There are more that are not named.
+    pub(crate) has_unnamed: bool,
+}
+
 #[derive(Default)]
 struct Pending {
-    /// The full list of a `hello`, before everything else.
-    all: Option<Vec<SessionInfo>>,
+    /// The list of a `hello`, before everything else.
+    all: Option<SessionList>,
     facts: Option<Box<MachineFacts>>,
     /// Absent value: forgotten.
     sessions: BTreeMap<SessionId, Option<SessionInfo>>,
@@ -49,9 +60,9 @@ impl Recorder {
         self.notify.notify_one();
     }
 
-    /// The machine's full list.
-    pub(crate) fn all(&self, sessions: Vec<SessionInfo>) {
-        self.note(|pending| pending.all = Some(sessions));
+    /// The machine's list.
+    pub(crate) fn all(&self, list: SessionList) {
+        self.note(|pending| pending.all = Some(list));
     }
 
     /// New facts.
@@ -130,12 +141,15 @@ async fn write(hub: &Hub, link: &Link, pending: &mut Pending) -> Result<(), Dire
         *pending = Pending::default();
         return Ok(());
     }
-    if let Some(sessions) = &pending.all {
-        let gone = directory.replace_sessions(link.machine, sessions).await?;
-        for session in gone {
-            hub.publish(link.user, ServerMessage::SessionRemoved { session });
+    if let Some(SessionList { sessions, others, has_unnamed }) = &pending.all {
+        if *has_unnamed {
+            directory.set_sessions(link.machine, sessions).await?;
+        } else {
+            for session in directory.replace_sessions(link.machine, sessions, others).await? {
+                hub.publish(link.user, ServerMessage::SessionRemoved { session });
+            }
         }
-        for session in pending.all.take().unwrap_or_default() {
+        for session in pending.all.take().unwrap_or_default().sessions {
             publish_session(hub, link, session);
         }
     }

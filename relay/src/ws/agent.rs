@@ -28,6 +28,7 @@ use crate::http::error::ApiError;
 use crate::hub::directory::KnownMachine;
 use crate::hub::link::{Link, Route};
 use crate::hub::outbox::{Closing, Outgoing};
+use crate::hub::recorder::SessionList;
 use crate::hub::terminal::Terminal;
 use crate::hub::terminal::core::Key;
 use crate::hub::{Hub, close_code, recorder};
@@ -105,7 +106,7 @@ enum End {
 async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket: WebSocket) {
     let (sink, mut stream) = socket.split();
     let mut writer = SocketWriter::new(sink, context.timing.write_timeout);
-    let (facts, sessions) = match shake_hands(&context, &machine, &digest, &mut writer, &mut stream).await {
+    let (facts, list) = match shake_hands(&context, &machine, &digest, &mut writer, &mut stream).await {
         Ok(hello) => hello,
         Err(closing) => {
             tracing::info!(reason = %closing.reason, "a link was refused");
@@ -135,10 +136,10 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         connection_epoch: epoch,
         heartbeat_ms: u32::try_from(context.timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
     });
-    for session in &sessions {
-        link.add_session(session.id);
+    for session in list.sessions.iter().map(|session| session.id).chain(list.others.iter().copied()) {
+        link.add_session(session);
     }
-    link.recorder.all(sessions);
+    link.recorder.all(list);
     if !context.hub.link_up(&link) {
         let closing = Closing { code: close_code::RESTARTING, reason: "not now".into() };
         return writer.close(&closing).await;
@@ -201,7 +202,7 @@ async fn shake_hands(
     digest: &[u8; 32],
     writer: &mut SocketWriter,
     stream: &mut SplitStream<WebSocket>,
-) -> Result<(Box<MachineFacts>, Vec<SessionInfo>), Closing> {
+) -> Result<(Box<MachineFacts>, SessionList), Closing> {
     let refuse = |code: u16, reason: &str| Closing { code, reason: reason.to_owned() };
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|_| refuse(close_code::RESTARTING, "no randomness"))?;
@@ -217,17 +218,17 @@ async fn shake_hands(
         Err(_) => return Err(refuse(close_code::PROTOCOL, "no hello in time")),
     };
     match parse(&text) {
-        Ok(AgentMessage::Hello { signature, facts, sessions }) => {
+        Ok(AgentMessage::Hello { signature, facts, sessions, others, has_unnamed }) => {
             if !is_signed(machine, &nonce, digest, &signature) {
                 return Err(refuse(
                     close_code::UNAUTHENTICATED,
                     "the signature is not by this machine's key",
                 ));
             }
-            if sessions.len() > MAX_SESSIONS {
+            if sessions.len() + others.len() > MAX_SESSIONS {
                 return Err(refuse(close_code::PROTOCOL, "too many sessions"));
             }
-            Ok((facts, sessions))
+            Ok((facts, SessionList { sessions, others, has_unnamed }))
         }
         Ok(_) => Err(refuse(close_code::PROTOCOL, "the first message must be a hello")),
         Err(reason) => Err(refuse(close_code::PROTOCOL, &reason)),

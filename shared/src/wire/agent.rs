@@ -172,8 +172,15 @@ pub enum AgentMessage {
         signature: String,
         /// Facts about the machine.
         facts: Box<MachineFacts>,
-        /// Every session that the machine knows.
+        /// Every session that the machine knows, as many as fit into the message, those that live first.
         sessions: Vec<SessionInfo>,
+        /// The sessions that did not fit: each follows as a `session` message after `welcome`. What is
+        /// named neither here nor in `sessions` is gone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<SessionId>,
+        /// True if not even all ids fit: then nothing is gone for not being named.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        has_unnamed: bool,
     },
     /// Facts have changed.
     Facts {

@@ -1,7 +1,9 @@
 //! `attach`, `claude` and `session logs`: a session on this terminal, or its output on a pipe.
 
+mod fit;
 mod input;
 mod pipe;
+mod signals;
 mod terminal;
 mod view;
 
@@ -58,14 +60,26 @@ async fn run(
     options: Options,
     ends_as_session: bool,
 ) -> anyhow::Result<ExitCode> {
+    // The output of a session shown in itself would never end.
+    let own = rustix::process::getsid(None).ok().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if own.is_some() && own == info.pid {
+        let message = format!("This terminal is inside {}; it cannot be attached to itself.", info.name);
+        return Err(fail(Exit::Refused, message));
+    }
     let keys = options.detach_keys.label();
     let socket = context.paths.control_socket();
     let outcome =
         view::attach(client, socket, info.id, options).await.context("This terminal cannot be used")?;
     if outcome.undelivered > 0 {
-        eprintln!("Some keys did not reach the session ({} bytes).", outcome.undelivered);
+        eprintln!("{} bytes that were typed or pasted did not reach the session.", outcome.undelivered);
     }
     let name = &info.name;
+    if let (Some(theirs), Some(ours)) = (outcome.misfit, terminal::size()) {
+        eprintln!(
+            "[{name} is {} × {}, this terminal {} × {}: its screen was fitted in. To give it this size: claudenest-agent attach --take-size {name}]",
+            theirs.cols, theirs.rows, ours.cols, ours.rows
+        );
+    }
     match outcome.end {
         End::Detached => {
             eprintln!("[detached: {name} goes on. Back: claudenest-agent attach {name}]");

@@ -5,17 +5,24 @@ use std::process::ExitCode;
 
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::session::{Exit as ChildExit, SessionInfo};
-use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, StreamPosition};
+use claudenest_shared::wire::agent::{AgentMessage, Op, RelayMessage, StreamPosition};
 use claudenest_shared::wire::frame::{Frame, FrameKind};
 use claudenest_shared::wire::limits::MAX_LAG_LIMIT_BYTES;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::super::exit::{Exit, fail, wire};
+use super::super::exit::wire;
 use super::super::session::{exit_code, find};
 use super::super::{Context, daemon};
 use crate::control::{Client, Incoming};
 
 const STREAM: u16 = 1;
+/// Signals are 1 to 64 in exit codes above 128; these three have their numbers everywhere.
+const SIGINT: u8 = 2;
+const SIGPIPE: u8 = 13;
+const SIGTERM: u8 = 15;
+/// A single answer has nothing to save.
+const STOP_GRACE_MS: u32 = 2000;
 /// A session that was just created may take this long until it has output.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,15 +32,28 @@ pub(in crate::cli) async fn logs(context: &Context, target: &str, follow: bool) 
     copy(client, &info, follow, false).await.map(|_| ExitCode::SUCCESS)
 }
 
-/// `claude -p` with the output on a pipe: prints it with plain line ends, and ends as the child ends.
-pub(in crate::cli) async fn print(client: Client, info: &SessionInfo) -> anyhow::Result<ExitCode> {
-    match copy(client, info, true, true).await? {
-        Some(exit) => Ok(exit_code(exit)),
-        None => Err(fail(
-            Exit::Failed,
-            "The output ended before the session did. See: claudenest-agent session show",
-        )),
-    }
+/// `claude -p` on a terminal: prints with plain line ends, and ends as the child ends. Ctrl-C ends the session, as
+/// it would end Claude Code; closing the terminal does not.
+pub(in crate::cli) async fn print(
+    context: &Context,
+    client: Client,
+    info: &SessionInfo,
+) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let signal = tokio::select! {
+        copied = copy(client, info, true, true) => {
+            return match copied? {
+                Some(exit) => Ok(exit_code(exit)),
+                None => Ok(ExitCode::from(128 + SIGPIPE)),
+            };
+        }
+        _ = tokio::signal::ctrl_c() => SIGINT,
+        _ = terminate.recv() => SIGTERM,
+    };
+    let mut client = daemon::connect(context).await?;
+    let stop = Op::SessionStop { session: info.id, grace_ms: STOP_GRACE_MS };
+    client.request(stop).await.map_err(daemon::refused)?;
+    Ok(ExitCode::from(128 + signal))
 }
 
 /// Copies output from its beginning; to its end, or to where it is now.

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::{SessionId, WriterId};
-use claudenest_shared::session::Exit as ChildExit;
+use claudenest_shared::session::{Exit as ChildExit, TermSize};
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, StreamPosition};
 use claudenest_shared::wire::frame::{FLAG_REFUSED, Frame, FrameKind, encode_size};
 use claudenest_shared::wire::limits::{CREDIT_STEP_BYTES, MAX_LAG_LIMIT_BYTES, VIEWER_WINDOW_BYTES};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-use super::input::{InputQueue, Piece};
+use super::fit::{self, Fit};
+use super::input::InputQueue;
+use super::signals::{SignalEvent, Signals};
 use super::terminal::{self, Display, Keyboard, RawMode};
-use crate::config::keys::{DetachFilter, DetachKeys};
+use crate::config::keys::{DetachFilter, DetachKeys, has_key};
 use crate::control::{Client, ClientError, Identity, Incoming, Receiver, Sender};
 
 const STREAM: u16 = 1;
@@ -57,8 +58,10 @@ pub(super) enum End {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Outcome {
     pub(super) end: End,
-    /// Typed bytes that did not reach the session.
+    /// Bytes that were typed and did not reach the session.
     pub(super) undelivered: usize,
+    /// The session's size, if it is not this terminal's.
+    pub(super) misfit: Option<TermSize>,
 }
 
 struct View {
@@ -81,6 +84,16 @@ struct View {
     opened_at: Instant,
     undelivered: usize,
     size_wanted: bool,
+    /// When refused input goes again; nothing else is sent before.
+    resend_at: Option<tokio::time::Instant>,
+    /// Size of the session.
+    size: TermSize,
+    /// Payload bytes that the display never got.
+    skipped: u64,
+    /// When a difference of the sizes is taken for lasting.
+    misfit_at: Option<tokio::time::Instant>,
+    wants_fit: bool,
+    fit: Option<Fit>,
 }
 
 /// Attaches this terminal until the person leaves or the session ends.
@@ -116,6 +129,12 @@ pub(super) async fn attach(
         opened_at: Instant::now(),
         undelivered: 0,
         size_wanted: true,
+        resend_at: None,
+        size: terminal::size().unwrap_or_default(),
+        skipped: 0,
+        misfit_at: None,
+        wants_fit: false,
+        fit: None,
     };
     let rows = terminal::size().map_or(24, |size| size.rows);
     view.show(terminal::keep_screen(rows).into()).await;
@@ -129,13 +148,14 @@ pub(super) async fn attach(
             continue;
         }
         let is_reading = view.options.is_read_only || !view.input.is_full();
+        let deadline = view.deadline();
         let step = tokio::select! {
             incoming = view.receiver.next() => view.incoming(incoming).await,
             typed = keyboard.read(), if is_reading => match typed {
                 Ok([]) | Err(_) => Err(Stop::End(End::Hangup)),
                 Ok(bytes) => {
                     let typed = filter.feed(bytes);
-                    let is_leaving = typed.is_detach || view.options.is_read_only && typed.bytes.contains(&3);
+                    let is_leaving = typed.is_detach || view.options.is_read_only && has_key(&typed.bytes, 3);
                     let sent = view.typed(&typed.bytes).await;
                     if is_leaving { Err(Stop::End(End::Detached)) } else { sent }
                 }
@@ -144,9 +164,13 @@ pub(super) async fn attach(
                 Ok(()) => view.grant().await,
                 Err(_) => Err(Stop::End(End::Hangup)),
             },
+            () = at(deadline) => view.on_deadline().await,
             event = signals.next() => match event {
                 SignalEvent::End => Err(Stop::End(End::Hangup)),
-                SignalEvent::Resize => view.resize().await,
+                SignalEvent::Resize => {
+                    view.compare_sizes();
+                    view.resize().await
+                }
                 SignalEvent::Continue => {
                     raw.again()?;
                     view.sender.message(&RelayMessage::StreamSnapshot { channel: STREAM }).await.map_err(Stop::from)
@@ -159,9 +183,15 @@ pub(super) async fn attach(
             Err(Stop::End(end)) => break end,
         }
     };
+    // What was sent arrives also when nobody waits for it, as long as there is a machine to take it.
+    view.undelivered += match end {
+        End::Detached | End::Hangup => view.input.unsent_bytes(),
+        End::Exited(_) | End::DaemonGone | End::Refused(_) => view.input.give_up(),
+    };
+    let misfit = view.fit.as_ref().map(|_| view.size);
     view.display.finish().await;
     drop(raw);
-    Ok(Outcome { end, undelivered: view.undelivered })
+    Ok(Outcome { end, undelivered: view.undelivered, misfit })
 }
 
 enum Stop {
@@ -190,21 +220,25 @@ impl View {
     async fn open(&mut self) -> Step {
         (self.is_writer_open, self.is_stream_open) = (false, false);
         if !self.options.is_read_only {
-            self.sender
-                .message(&RelayMessage::WriterOpen {
-                    channel: WRITER,
-                    session: self.session,
-                    writer: self.writer,
-                    label: self.options.label.clone(),
-                    may_size: self.options.may_size,
-                })
-                .await?;
+            self.open_writer().await?;
         }
         self.open_stream().await
     }
 
+    async fn open_writer(&mut self) -> Step {
+        self.is_writer_open = false;
+        let open = RelayMessage::WriterOpen {
+            channel: WRITER,
+            session: self.session,
+            writer: self.writer,
+            label: self.options.label.clone(),
+            may_size: self.options.may_size,
+        };
+        Ok(self.sender.message(&open).await?)
+    }
+
     async fn open_stream(&mut self) -> Step {
-        (self.received, self.granted) = (0, VIEWER_WINDOW_BYTES);
+        (self.received, self.granted, self.skipped) = (0, VIEWER_WINDOW_BYTES, 0);
         self.shown = *self.display.written.borrow();
         let open = RelayMessage::StreamOpen {
             channel: STREAM,
@@ -221,18 +255,16 @@ impl View {
             Incoming::Frame(frame) => self.frame(frame).await,
             Incoming::Failed(error) => Err(Stop::End(End::Refused(error))),
             Incoming::Message(message) => match *message {
-                AgentMessage::StreamOpened { channel: STREAM, epoch, offset, .. } => {
+                AgentMessage::StreamOpened { channel: STREAM, epoch, offset, size, .. } => {
                     self.is_stream_open = true;
                     self.position = Some(StreamPosition { epoch, offset });
-                    Ok(())
+                    self.sized(size).await
                 }
                 AgentMessage::WriterOpened { channel: WRITER, acked } => {
                     self.is_writer_open = true;
-                    let (again, lost) = self.input.reconnect(acked, Instant::now());
-                    self.undelivered += lost;
-                    for piece in again {
-                        self.send(piece).await?;
-                    }
+                    self.undelivered += self.input.reconnect(acked, Instant::now());
+                    self.resend_at = None;
+                    self.pump().await?;
                     if std::mem::take(&mut self.size_wanted) { self.announce_size().await } else { Ok(()) }
                 }
                 AgentMessage::ChannelClosed { channel, error } => self.closed(channel, error).await,
@@ -254,21 +286,13 @@ impl View {
         }
         let may_come =
             matches!(error.code, ErrorCode::NotFound | ErrorCode::Unavailable | ErrorCode::Conflict);
-        if !may_come || self.is_stream_open || self.opened_at.elapsed() > START_PATIENCE {
+        // A writer alone is closed when its answers could not be kept: the next attachment learns them.
+        let is_writer_lost = channel == WRITER && self.is_writer_open && error.code == ErrorCode::Unavailable;
+        if !may_come || self.is_stream_open && !is_writer_lost || self.opened_at.elapsed() > START_PATIENCE {
             return Err(Stop::End(End::Refused(error)));
         }
         sleep(RETRY).await;
-        if channel == WRITER {
-            let open = RelayMessage::WriterOpen {
-                channel: WRITER,
-                session: self.session,
-                writer: self.writer,
-                label: self.options.label.clone(),
-                may_size: self.options.may_size,
-            };
-            return Ok(self.sender.message(&open).await?);
-        }
-        self.open_stream().await
+        if channel == WRITER { self.open_writer().await } else { self.open_stream().await }
     }
 
     async fn frame(&mut self, frame: Frame) -> Step {
@@ -277,38 +301,145 @@ impl View {
                 let offset = frame.offset + frame.payload.len() as u64;
                 self.position = Some(StreamPosition { epoch: frame.epoch, offset });
                 self.received += frame.payload.len() as u64;
-                self.show(frame.payload).await;
+                self.output(frame.payload).await?;
             }
             FrameKind::Snapshot => {
                 self.position = Some(StreamPosition { epoch: frame.epoch, offset: frame.offset });
                 self.received += frame.payload.len() as u64;
-                let mut bytes = terminal::blank();
-                bytes.extend_from_slice(&frame.payload[4..]);
-                self.show(bytes.into()).await;
+                self.snapshot(&frame).await?;
             }
-            FrameKind::InputAck if frame.flags & FLAG_REFUSED != 0 => {
-                let code = ErrorCode::from_text(&String::from_utf8_lossy(&frame.payload));
-                // A full queue drains; the same number may be sent again.
-                if code != ErrorCode::InputFull {
-                    self.input.acknowledge(frame.offset);
-                }
-                self.undelivered += 1;
+            FrameKind::InputAck if frame.flags & FLAG_REFUSED != 0 => self.refused(&frame).await?,
+            FrameKind::InputAck => {
+                self.input.acknowledge(frame.offset);
+                self.pump().await?;
             }
-            FrameKind::InputAck => self.input.acknowledge(frame.offset),
             FrameKind::Exit => {
                 let exit = frame.exit().unwrap_or(ChildExit::Lost {});
+                if let Some(screen) = self.draw() {
+                    self.show(screen.into()).await;
+                }
                 return Err(Stop::End(End::Exited(exit)));
             }
-            FrameKind::Resize | FrameKind::Input | FrameKind::Credit => {}
+            FrameKind::Resize => {
+                if let Some(size) = frame.size() {
+                    self.sized(size).await?;
+                }
+            }
+            FrameKind::Input | FrameKind::Credit => {}
         }
         self.grant().await
+    }
+
+    async fn output(&mut self, bytes: Bytes) -> Step {
+        let Some(fit) = &mut self.fit else {
+            self.show(bytes).await;
+            return Ok(());
+        };
+        fit.process(&bytes);
+        self.skipped += bytes.len() as u64;
+        if fit.is_broken() {
+            self.sender.message(&RelayMessage::StreamSnapshot { channel: STREAM }).await?;
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&mut self, frame: &Frame) -> Step {
+        if let Some(size) = frame.size() {
+            self.size = size;
+        }
+        let screen = &frame.payload[4..];
+        self.wants_fit &= terminal::size().is_some_and(|size| size != self.size);
+        if self.wants_fit {
+            self.skipped += frame.payload.len() as u64;
+            self.fit = Some(Fit::new(self.size, screen));
+        } else {
+            self.fit = None;
+            let mut bytes = terminal::blank();
+            bytes.extend_from_slice(screen);
+            self.show(bytes.into()).await;
+            self.compare_sizes();
+        }
+        Ok(())
+    }
+
+    /// The session has this size from here on.
+    async fn sized(&mut self, size: TermSize) -> Step {
+        self.size = size;
+        if let Some(fit) = &mut self.fit {
+            fit.resize(size);
+        }
+        self.compare_sizes();
+        Ok(())
+    }
+
+    /// Looks whether the session and this terminal still have the same size.
+    fn compare_sizes(&mut self) {
+        let differs = terminal::size().is_some_and(|size| size != self.size);
+        if differs == self.wants_fit {
+            self.misfit_at = None;
+        } else {
+            let patience = if differs { fit::PATIENCE } else { Duration::ZERO };
+            self.misfit_at.get_or_insert_with(|| tokio::time::Instant::now() + patience);
+        }
+        if let Some(fit) = &mut self.fit {
+            fit.draw_soon();
+        }
+    }
+
+    /// The machine did not take a piece of input.
+    async fn refused(&mut self, frame: &Frame) -> Step {
+        let seq = frame.offset;
+        match ErrorCode::from_text(&String::from_utf8_lossy(&frame.payload)) {
+            // A full queue drains; everything from this piece on goes again, under the same numbers.
+            ErrorCode::InputFull => {
+                self.resend_at.get_or_insert_with(|| tokio::time::Instant::now() + RETRY);
+            }
+            // Behind a refused piece every other has a gap before it: that is no news.
+            ErrorCode::Conflict if !self.input.is_first(seq) => {
+                self.resend_at.get_or_insert_with(|| tokio::time::Instant::now() + RETRY);
+            }
+            // The machine does not know what came before: ask what it has.
+            ErrorCode::Conflict => self.open_writer().await?,
+            _ => self.undelivered += self.input.give_up(),
+        }
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<tokio::time::Instant> {
+        let draw = self.fit.as_ref().and_then(Fit::deadline);
+        [self.resend_at, self.misfit_at, draw].into_iter().flatten().min()
+    }
+
+    async fn on_deadline(&mut self) -> Step {
+        let now = tokio::time::Instant::now();
+        let is_due = |at: Option<tokio::time::Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.resend_at) {
+            self.resend_at = None;
+            self.input.rewind();
+            self.pump().await?;
+        }
+        if is_due(self.misfit_at) {
+            self.misfit_at = None;
+            self.wants_fit = !self.wants_fit;
+            self.sender.message(&RelayMessage::StreamSnapshot { channel: STREAM }).await?;
+        }
+        if is_due(self.fit.as_ref().and_then(Fit::deadline))
+            && let Some(screen) = self.draw()
+        {
+            self.show(screen.into()).await;
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Option<Vec<u8>> {
+        self.fit.as_mut()?.draw(terminal::size()?)
     }
 
     /// Grants credit for what the terminal has really taken.
     async fn grant(&mut self) -> Step {
         let written = self.display.written.borrow_and_update().saturating_sub(self.shown);
         // Reset sequences around snapshots count a little too much; the cap keeps the grant honest.
-        let consumed = written.min(self.received);
+        let consumed = (written + self.skipped).min(self.received);
         let wanted = consumed + VIEWER_WINDOW_BYTES;
         if wanted < self.granted + CREDIT_STEP_BYTES {
             return Ok(());
@@ -321,18 +452,20 @@ impl View {
         if bytes.is_empty() || self.options.is_read_only {
             return Ok(());
         }
-        for piece in self.input.push(bytes, Instant::now()) {
-            // Before the writer is open the queue keeps it; `writer_opened` sends it.
-            if self.is_writer_open {
-                self.send(piece).await?;
-            }
-        }
-        Ok(())
+        self.input.push(bytes, Instant::now());
+        self.pump().await
     }
 
-    async fn send(&mut self, piece: Piece) -> Step {
-        let frame = self.make(FrameKind::Input, WRITER, piece.seq, piece.flags, piece.bytes);
-        Ok(self.sender.frame(&frame).await?)
+    /// Sends what waits, as far as the window goes. Before the writer is open the queue keeps it.
+    async fn pump(&mut self) -> Step {
+        if !self.is_writer_open || self.resend_at.is_some() {
+            return Ok(());
+        }
+        while let Some(piece) = self.input.next_to_send() {
+            let frame = self.make(FrameKind::Input, WRITER, piece.seq, piece.flags, piece.bytes);
+            self.sender.frame(&frame).await?;
+        }
+        Ok(())
     }
 
     async fn resize(&mut self) -> Step {
@@ -417,42 +550,10 @@ impl View {
     }
 }
 
-#[derive(PartialEq, Eq)]
-enum SignalEvent {
-    Resize,
-    Continue,
-    End,
-}
-
-struct Signals {
-    resize: Signal,
-    go_on: Signal,
-    ends: [Signal; 4],
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            resize: signal(SignalKind::window_change())?,
-            go_on: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
-            ends: [
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::quit())?,
-            ],
-        })
-    }
-
-    async fn next(&mut self) -> SignalEvent {
-        let [a, b, c, d] = &mut self.ends;
-        tokio::select! {
-            _ = self.resize.recv() => SignalEvent::Resize,
-            _ = self.go_on.recv() => SignalEvent::Continue,
-            _ = a.recv() => SignalEvent::End,
-            _ = b.recv() => SignalEvent::End,
-            _ = c.recv() => SignalEvent::End,
-            _ = d.recv() => SignalEvent::End,
-        }
+/// Waits for a moment; for ever without one.
+async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

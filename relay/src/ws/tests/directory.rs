@@ -108,10 +108,11 @@ impl Directory for MemoryDirectory {
         &'a self,
         machine: MachineId,
         sessions: &'a [SessionInfo],
+        others: &'a [SessionId],
     ) -> Answer<'a, Vec<SessionId>> {
         self.answer(move |state| {
             let is_gone = |(of, id): &(MachineId, SessionId)| {
-                *of == machine && !sessions.iter().any(|session| session.id == *id)
+                *of == machine && !others.contains(id) && !sessions.iter().any(|session| session.id == *id)
             };
             let gone: Vec<_> = state.sessions.keys().filter(|key| is_gone(key)).copied().collect();
             for key in &gone {

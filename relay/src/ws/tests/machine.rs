@@ -125,6 +125,8 @@ pub(super) async fn dial(
         signature: crate::ws::agent::to_hex(&keys.signing.sign(&message).to_bytes()),
         facts: Box::default(),
         sessions: sessions.iter().map(|id| session_info(*id)).collect(),
+        others: Vec::new(),
+        has_unnamed: false,
     };
     ws.send(Message::text(serde_json::to_string(&hello).unwrap())).await?;
     Ok(ws)

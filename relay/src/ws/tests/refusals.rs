@@ -143,7 +143,13 @@ fn a_machine_that_breaks_the_protocol_is_told_how() {
             offset: 0,
             payload: Bytes::from_static(b"x"),
         };
-        let hello = AgentMessage::Hello { signature: String::new(), facts: Box::default(), sessions: vec![] };
+        let hello = AgentMessage::Hello {
+            signature: String::new(),
+            facts: Box::default(),
+            sessions: vec![],
+            others: vec![],
+            has_unnamed: false,
+        };
         for broken in [
             Command::Text("{".into()),
             Command::Text("{\"type\": \"from_the_future\"}".into()),
