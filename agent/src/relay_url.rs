@@ -18,7 +18,7 @@ pub struct RelayUrl {
 pub enum BadRelayUrl {
     /// Not an address.
     #[error(
-        "{0:?} is not the address of a relay. It looks like https://nest.example.com or http://127.0.0.1:7450."
+        "{0:?} is not the address of a relay. It looks like https://nest.example.com or http://127.0.0.1:7450, without a path."
     )]
     Form(String),
     /// Another scheme.
