@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -18,6 +18,14 @@ pub enum DataDirError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Everybody may put files there, and so take the database's place.
+    #[error(
+        "The data directory {path} may be written by everybody on this machine. Close it: chmod o-w {path}"
+    )]
+    Open {
+        /// Which.
+        path: PathBuf,
     },
     /// Another relay uses it.
     #[error("Another relay already uses {path}{holder}. Stop it, or give another --data-dir.")]
@@ -56,6 +64,10 @@ impl DataDir {
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let failed = |source| DataDirError::Io { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+        if mode & 0o002 != 0 {
+            return Err(DataDirError::Open { path: path.to_owned() });
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -129,6 +141,11 @@ mod tests {
         let refused = DataDir::lock(dir.path()).unwrap_err().to_string();
         assert!(refused.contains("process 7") && refused.contains("http://127.0.0.1:1"), "{refused}");
         drop(first);
+        let mode =
+            |mode| std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o777);
+        assert!(DataDir::lock(dir.path()).unwrap_err().to_string().contains("chmod o-w"));
+        mode(0o700);
         assert_eq!(running(dir.path()), None);
         DataDir::lock(dir.path()).unwrap();
     }

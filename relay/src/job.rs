@@ -10,7 +10,19 @@ use crate::db::{DbError, attempt, enrolment, login, pairing};
 
 /// Ended things are no longer valid anyway; this only keeps the tables small.
 const EVERY: Duration = Duration::from_secs(300);
+/// A stranger with many networks fills the tables of the limits; in so short a time not by much.
+const LIMITS_EVERY: Duration = Duration::from_secs(60);
 const DAY_MS: i64 = 86_400_000;
+
+/// Keeps the tables of rate limits small, until the relay stops: every network that ever asked has a row there.
+pub async fn clean_up_limits_forever(app: App) {
+    loop {
+        tokio::select! {
+            () = app.shutdown.cancelled() => return,
+            () = tokio::time::sleep(LIMITS_EVERY) => app.limits.clean_up(),
+        }
+    }
+}
 
 /// Removes what has ended, until the relay stops.
 pub async fn clean_up_forever(app: App) {
@@ -20,7 +32,6 @@ pub async fn clean_up_forever(app: App) {
             Ok(rows) => tracing::debug!(rows, "removed what has ended"),
             Err(error) => tracing::warn!(error = %error, "what has ended could not be removed"),
         }
-        app.limits.clean_up();
         tokio::select! {
             () = app.shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}

@@ -2,6 +2,7 @@
 //!
 //! `main.rs` is thin; everything is here so that tests can run a relay inside their own process.
 
+pub mod accept;
 pub mod app;
 pub mod auth;
 pub mod cli;
@@ -15,5 +16,6 @@ pub mod hub;
 pub mod job;
 pub mod postgres;
 pub mod serve;
+pub(crate) mod text;
 pub mod tls;
 pub mod ws;

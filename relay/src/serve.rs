@@ -7,12 +7,16 @@ use std::time::Duration;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accept::Begins;
 use crate::app::{App, Parts};
 use crate::auth::limit::Limits;
 use crate::auth::origin::Site;
@@ -28,6 +32,11 @@ use crate::{http, job};
 /// An external database may come up later than the relay (both started at boot).
 const DATABASE_WITHIN: Duration = Duration::from_secs(60);
 const DATABASE_PAUSE: Duration = Duration::from_millis(500);
+/// How long a client may take for the head of a request, or keep a connection idle. Above the 60 s for which common
+/// proxies keep theirs: they must be the ones who close.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
+/// Statements that are under way at the end may take this long.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// What peers are told: come back after this. A restart takes about a second.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -99,6 +108,7 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl AsyncFnOnce(Ready),
 ) -> Result<(), ServeError> {
+    raise_descriptor_limit();
     let data_dir = DataDir::lock(&config.data_dir)?;
     let listener = bind(config.listen)?;
     let tls = Tls::read(&config)?;
@@ -111,7 +121,10 @@ pub async fn run(
     };
     let db = Db::new(options);
     let result = run_with(config, &data_dir, listener, tls, db.clone(), shutdown, ready).await;
-    db.close().await;
+    // A connection that never comes back must not keep the relay from ending.
+    if tokio::time::timeout(CLOSE_WITHIN, db.close()).await.is_err() {
+        tracing::warn!("some connections to the database were still busy and are cut");
+    }
     if let Some(built_in) = built_in {
         built_in.stop().await;
     }
@@ -172,23 +185,26 @@ async fn run_with(
         shutdown: shutdown.clone(),
     });
     app.tasks.spawn(job::clean_up_forever(app.clone()));
+    app.tasks.spawn(job::clean_up_limits_forever(app.clone()));
     let handle = Handle::new();
     let service = http::router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
     let mut server = match tls {
         None => {
-            let server = axum_server::from_tcp(listener)
+            let mut server = axum_server::from_tcp(listener)
                 .map_err(ServeError::Server)?
                 // Without it, a keystroke may wait for the acknowledgement of the one before.
-                .acceptor(NoDelayAcceptor::new())
+                .acceptor(Begins::new(NoDelayAcceptor::new(), HEAD_WITHIN))
                 .handle(handle.clone());
+            set_timeouts(server.http_builder());
             tokio::spawn(server.serve(service))
         }
         Some(Tls { config, files }) => {
             app.tasks.spawn(refresh_forever(files, config.clone(), shutdown.clone()));
-            let server = axum_server::from_tcp_rustls(listener, config)
+            let mut server = axum_server::from_tcp_rustls(listener, config)
                 .map_err(ServeError::Server)?
-                .map(|acceptor| acceptor.acceptor(NoDelayAcceptor::new()))
+                .map(|acceptor| Begins::new(acceptor.acceptor(NoDelayAcceptor::new()), HEAD_WITHIN))
                 .handle(handle.clone());
+            set_timeouts(server.http_builder());
             tokio::spawn(server.serve(service))
         }
     };
@@ -253,8 +269,24 @@ async fn open(db: &Db, is_external: bool) -> Result<(), ServeError> {
 
 /// True if waiting does not help: a wrong password, no such database.
 fn is_refusal(error: &DbError) -> bool {
-    // 57P03: the server is starting.
-    matches!(error, DbError::Sql(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code != "57P03"))
+    // 57P…: the server is starting or stopping.
+    matches!(error, DbError::Sql(sqlx::Error::Database(error)) if error.code().is_some_and(|code| !code.starts_with("57P")))
+}
+
+/// A connection that does not bring a whole head in time is cut, so that idle strangers cannot hold all descriptors.
+fn set_timeouts(http: &mut Builder<TokioExecutor>) {
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+}
+
+/// As many connections as the system allows: the usual soft limit of 1,024 descriptors is a few hundred people's.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files could not be raised");
+    }
 }
 
 struct Tls {

@@ -83,18 +83,18 @@ pub fn network_of(address: IpAddr) -> String {
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
-    let entries: Vec<&str> = headers
+    // Bytes, not text: a header that is no text must stop the walk, not be passed over.
+    let entries: Vec<&[u8]> = headers
         .get_all("x-forwarded-for")
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .collect();
     for entry in entries.into_iter().rev() {
         if !is_trusted(client) {
             break;
         }
-        let Some(address) = parse_entry(entry) else { break };
+        let Some(address) = std::str::from_utf8(entry).ok().and_then(parse_entry) else { break };
         client = address.to_canonical();
     }
     client
@@ -166,6 +166,18 @@ mod tests {
         check("10.1.2.3", &["1.1.1.1", "198.51.100.1"], "198.51.100.1");
         check("10.1.2.3", &["rubbish"], "10.1.2.3");
         check("::1", &["[2001:db8::1]:443"], "2001:db8::1");
+        let mut strange = headers(&["1.1.1.1"]);
+        strange
+            .append("x-forwarded-for", axum::http::HeaderValue::from_bytes(b"\xff, 198.51.100.1").unwrap());
+        assert_eq!(
+            client_address("10.1.2.3".parse().unwrap(), &strange, &trusted),
+            "198.51.100.1".parse::<IpAddr>().unwrap()
+        );
+        strange.append("x-forwarded-for", axum::http::HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(
+            client_address("10.1.2.3".parse().unwrap(), &strange, &trusted),
+            "10.1.2.3".parse::<IpAddr>().unwrap()
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Limit {
     LoginLink,
     /// Pairings begun from one network.
     PairingStart,
+    /// WebSockets opened from one network: a restart of the relay brings a whole office and its machines back at once.
+    Socket,
     /// Polls of pairings from one network: twenty machines behind one address, one poll in two seconds each.
     PairingPoll,
 }
@@ -29,6 +31,7 @@ pub struct Limits {
     login: DefaultKeyedRateLimiter<String>,
     anonymous: DefaultKeyedRateLimiter<String>,
     login_link: DefaultKeyedRateLimiter<String>,
+    socket: DefaultKeyedRateLimiter<String>,
     pairing_start: DefaultKeyedRateLimiter<String>,
     pairing_poll: DefaultKeyedRateLimiter<String>,
 }
@@ -43,6 +46,7 @@ impl Default for Limits {
             login: per_minute(1_200, 300),
             anonymous: per_minute(1_200, 600),
             login_link: per_minute(10, 20),
+            socket: per_minute(3_000, 2_000),
             pairing_start: per_minute(10, 20),
             pairing_poll: per_minute(600, 120),
         }
@@ -63,9 +67,14 @@ impl Limits {
 
     /// Forgets keys that have been quiet; called now and then so that the tables stay small.
     pub fn clean_up(&self) {
-        for limit in
-            [Limit::Login, Limit::Anonymous, Limit::LoginLink, Limit::PairingStart, Limit::PairingPoll]
-        {
+        for limit in [
+            Limit::Login,
+            Limit::Anonymous,
+            Limit::LoginLink,
+            Limit::Socket,
+            Limit::PairingStart,
+            Limit::PairingPoll,
+        ] {
             self.of(limit).retain_recent();
         }
     }
@@ -75,6 +84,7 @@ impl Limits {
             Limit::Login => &self.login,
             Limit::Anonymous => &self.anonymous,
             Limit::LoginLink => &self.login_link,
+            Limit::Socket => &self.socket,
             Limit::PairingStart => &self.pairing_start,
             Limit::PairingPoll => &self.pairing_poll,
         }

@@ -52,6 +52,11 @@ fn log(config: &Config) -> Result<(), Failure> {
             ),
         )
     })?;
+    // These log every message whole at their lowest levels: terminals, prompts, tickets.
+    let filter = ["tungstenite=info", "tokio_tungstenite=info"]
+        .iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Json => builder.json().flatten_event(true).init(),

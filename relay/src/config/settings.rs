@@ -146,7 +146,7 @@ settings! {
         "An external PostgreSQL 15 or newer: `postgres://user:password@host/database`.";
     postgres_bin_dir: PathBuf, "searched for", None,
         "Directory of `initdb` and `postgres` for the built-in database.";
-    postgres_user: String, "`postgres`, else `nobody`", None,
+    postgres_user: String, "`postgres`", None,
         "User that the built-in database runs as when the relay runs as root: PostgreSQL refuses root.";
     tls_cert: PathBuf, "none", Some("--tls-cert"),
         "Certificate chain (PEM) for TLS. Read again when the file changes and on SIGHUP.";

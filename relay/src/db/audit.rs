@@ -41,6 +41,15 @@ pub async fn record(db: &Db, entry: Entry<'_>, now: UnixMs) -> Result<(), DbErro
     Ok(())
 }
 
+/// Writes an entry about something that is done and cannot be undone: a failure is logged and does not undo the answer.
+pub async fn note(db: &Db, entry: Entry<'_>, now: UnixMs) {
+    let action = entry.action.to_owned();
+    let (user, machine) = (entry.user, entry.machine);
+    if let Err(error) = record(db, entry, now).await {
+        tracing::error!(%error, action, ?user, ?machine, "an entry of the audit log could not be written");
+    }
+}
+
 /// The actions recorded for a user, oldest first.
 ///
 /// # Errors

@@ -25,6 +25,17 @@ pub struct MachineAuth {
     pub is_revoked: bool,
 }
 
+/// Whether a link that is up may stay up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkState {
+    /// Yes.
+    Current,
+    /// The machine's token is void.
+    Revoked,
+    /// The machine has a newer link at another relay, or was paired anew.
+    Replaced,
+}
+
 /// Finds the machine whose token has this digest, revoked or not.
 ///
 /// # Errors
@@ -242,6 +253,49 @@ pub async fn remove(db: &Db, user: UserId, machine: MachineId, now: UnixMs) -> R
     .fetch_optional(db.pool())
     .await?;
     Ok(row.is_some())
+}
+
+/// Which of these links, each a machine with its connection epoch, are still the machine's own: the token was not
+/// revoked, and no newer link or pairing has come.
+///
+/// # Errors
+/// When the database is away.
+pub async fn still_linked(db: &Db, links: &[(MachineId, u64)]) -> Result<Vec<LinkState>, DbError> {
+    let ids: Vec<uuid::Uuid> = links.iter().map(|(machine, _)| machine.0).collect();
+    let rows = sqlx::query!(
+        "select id, connection_epoch, (revoked_at is not null) as \"is_revoked!\" from machines where id = any($1)",
+        &ids
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(links
+        .iter()
+        .map(|(machine, epoch)| match rows.iter().find(|row| row.id == machine.0) {
+            Some(row) if row.is_revoked => LinkState::Revoked,
+            Some(row) if u64::try_from(row.connection_epoch).ok() != Some(*epoch) => LinkState::Replaced,
+            Some(_) => LinkState::Current,
+            None => LinkState::Revoked,
+        })
+        .collect())
+}
+
+/// The machine gives up its token by this link. True if the token was valid until now and the link is not outdated.
+///
+/// # Errors
+/// When the database is away.
+pub async fn unpair_by_link(db: &Db, machine: MachineId, epoch: u64, now: UnixMs) -> Result<bool, DbError> {
+    let done = sqlx::query!(
+        "update machines
+            set revoked_at = $3, state = 'revoked', state_since = $3, last_seen_at = $3,
+                connection_epoch = connection_epoch + 1
+          where id = $1 and connection_epoch = $2 and revoked_at is null",
+        machine.0,
+        i64::try_from(epoch).unwrap_or(i64::MAX),
+        at(now)
+    )
+    .execute(db.pool())
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The machine gives up its token. It stays listed as revoked. True if the token was valid until now.

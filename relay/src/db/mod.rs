@@ -25,6 +25,9 @@ const MAX_CONNECTIONS: u32 = 16;
 /// How long a request waits for a free connection before it answers `unavailable`.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The end of the year 9999.
+const LAST_MS: i64 = 253_402_300_799_999;
+
 /// A failure of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -48,6 +51,32 @@ pub enum DbError {
         /// Which value.
         what: &'static str,
     },
+}
+
+impl DbError {
+    /// True if the database is away, starts, stops, or has no room: the same may succeed later.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_)) => true,
+            // Classes of SQLSTATE: connection, resources (a full disk among them), operator intervention, system.
+            Self::Sql(sqlx::Error::Database(error)) => error
+                .code()
+                .is_some_and(|code| ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))),
+            _ => false,
+        }
+    }
+
+    /// True if the same would fail again however often it is tried: the value itself is refused.
+    pub fn is_final(&self) -> bool {
+        match self {
+            // Data exception, integrity constraint violation.
+            Self::Sql(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+            }
+            Self::Sql(sqlx::Error::Encode(_)) | Self::Json { .. } | Self::Word { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Pool of connections. Cheap to clone.
@@ -119,7 +148,9 @@ pub fn new_id() -> Uuid {
 
 /// `time` as the database stores it.
 pub(crate) fn at(time: UnixMs) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.0) * 1_000_000)
+    // Machines send times; years that PostgreSQL or this type does not have become the nearest they do.
+    let ms = time.0.clamp(0, LAST_MS);
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000)
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
@@ -155,5 +186,25 @@ pub(crate) fn to_json<T: serde::Serialize>(
     what: &'static str,
     value: &T,
 ) -> Result<serde_json::Value, DbError> {
-    serde_json::to_value(value).map_err(|source| DbError::Json { what, source })
+    let mut value = serde_json::to_value(value).map_err(|source| DbError::Json { what, source })?;
+    without_nul(&mut value);
+    Ok(value)
+}
+
+/// PostgreSQL stores no U+0000, neither in text nor in JSON; what machines say may contain it.
+fn without_nul(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.retain(|c| c != '\0'),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(without_nul),
+        serde_json::Value::Object(values) => {
+            if values.keys().any(|key| key.contains('\0')) {
+                *values = std::mem::take(values)
+                    .into_iter()
+                    .map(|(key, value)| (key.replace('\0', ""), value))
+                    .collect();
+            }
+            values.values_mut().for_each(without_nul);
+        }
+        _ => {}
+    }
 }

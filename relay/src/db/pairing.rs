@@ -319,6 +319,8 @@ pub struct NewMachine {
     pub name: String,
     /// Its owner.
     pub user: UserId,
+    /// The owner's e-mail address.
+    pub account: String,
 }
 
 /// `claimed → confirmed → consumed` in one transaction, which makes the machine: the token, of which this is the
@@ -430,7 +432,7 @@ async fn insert_machine(
                 paired_at = excluded.paired_at, facts = excluded.facts, last_seen_at = null,
                 connection_epoch = machines.connection_epoch + 1, revoked_at = null, removed_at = null,
                 name = case when machines.removed_at is null then machines.name else excluded.name end
-         returning id, name",
+         returning id, name, (select email from users where users.id = machines.user_id) as \"account!\"",
         new_id(),
         user.0,
         name,
@@ -441,7 +443,7 @@ async fn insert_machine(
     )
     .fetch_one(&mut **tx)
     .await?;
-    Ok(NewMachine { id: MachineId(row.id), name: row.name, user })
+    Ok(NewMachine { id: MachineId(row.id), name: row.name, user, account: row.account })
 }
 
 /// Marks what has run out as expired, and forgets what ended before `before`.

@@ -21,10 +21,10 @@ pub async fn upsert(db: &Db, machine: MachineId, info: &SessionInfo, now: UnixMs
                 created_at = excluded.created_at, updated_at = excluded.updated_at, info = excluded.info",
         machine.0,
         info.id.0,
-        info.name,
+        info.name.replace('\0', ""),
         word(&info.mode),
         info.state.as_str(),
-        info.cwd,
+        info.cwd.replace('\0', ""),
         at(info.created_at),
         at(now),
         stored

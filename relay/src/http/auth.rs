@@ -89,7 +89,7 @@ async fn login_by_link(
     )
     .await?
     .ok_or_else(refused)?;
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(login.user.id),
@@ -100,7 +100,7 @@ async fn login_by_link(
         },
         now,
     )
-    .await?;
+    .await;
     let cookie = cookie::set_cookie(session.expose(), app.site.is_secure(), app.config.login_max_ms());
     Ok((AppendHeaders([(header::SET_COOKIE, cookie)]), Json(LoginAnswer { user: login.user })))
 }
@@ -132,7 +132,7 @@ async fn end(app: &App, user: &LoggedIn, login: Uuid, client: Client) -> Result<
     let was_there = login::end(&app.db, user.user_id(), login).await?;
     if was_there {
         app.hub.disconnect_login(login);
-        audit::record(
+        audit::note(
             &app.db,
             Entry {
                 user: Some(user.user_id()),
@@ -143,7 +143,7 @@ async fn end(app: &App, user: &LoggedIn, login: Uuid, client: Client) -> Result<
             },
             app.clock.now(),
         )
-        .await?;
+        .await;
     }
     Ok(was_there)
 }

@@ -103,7 +103,7 @@ async fn create(
     let (id, now) = (new_id(), app.clock.now());
     let expires_at = now.plus(TTL_MS);
     enrolment::create(&app.db, id, user.user_id(), &digest, &label, now, expires_at).await?;
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(user.user_id()),
@@ -114,7 +114,7 @@ async fn create(
         },
         now,
     )
-    .await?;
+    .await;
     Ok(Json(NewEnrolmentToken { id, token: token.expose().clone(), expires_at }))
 }
 

@@ -47,12 +47,8 @@ impl From<WireError> for ApiError {
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        let is_away = matches!(
-            &error,
-            DbError::Sql(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_))
-        );
         tracing::error!(error = %error, "a database statement failed");
-        if is_away {
+        if error.is_away() {
             Self::new(
                 ErrorCode::Unavailable,
                 "The relay's database does not answer right now. Try again in a moment.",

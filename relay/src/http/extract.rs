@@ -1,5 +1,7 @@
 //! Extractors whose refusals are the relay's own error body.
 
+use std::time::Duration;
+
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, OptionalFromRequest, Path, Query, Request};
 use axum::http::StatusCode;
@@ -10,6 +12,9 @@ use serde::de::DeserializeOwned;
 use super::error::ApiError;
 use crate::app::App;
 
+/// 256 KiB over the slowest link that is of any use.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+
 /// A JSON body.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
@@ -18,7 +23,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        match <Json<T> as FromRequest<App>>::from_request(request, app).await {
+        match in_time(<Json<T> as FromRequest<App>>::from_request(request, app)).await? {
             Ok(Json(body)) => Ok(Self(body)),
             Err(rejection) => Err(refusal(&rejection)),
         }
@@ -33,11 +38,21 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        match <Json<T> as OptionalFromRequest<App>>::from_request(request, app).await {
+        match in_time(<Json<T> as OptionalFromRequest<App>>::from_request(request, app)).await? {
             Ok(body) => Ok(Self(body.map(|Json(body)| body).unwrap_or_default())),
             Err(rejection) => Err(refusal(&rejection)),
         }
     }
+}
+
+/// A body that trickles in holds a connection for next to nothing: it gets a time.
+async fn in_time<R>(reading: impl Future<Output = R>) -> Result<R, ApiError> {
+    tokio::time::timeout(BODY_WITHIN, reading).await.map_err(|_| {
+        ApiError::new(
+            ErrorCode::BadRequest,
+            "The request did not arrive in time. Check the network and send it again.",
+        )
+    })
 }
 
 fn refusal(rejection: &JsonRejection) -> ApiError {

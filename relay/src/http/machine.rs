@@ -107,7 +107,7 @@ async fn remove(
     }
     app.hub.disconnect_machine(id, DisconnectReason::Revoked);
     app.hub.publish(user.user_id(), ServerMessage::MachineRemoved { machine: id });
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(user.user_id()),
@@ -118,7 +118,7 @@ async fn remove(
         },
         now,
     )
-    .await?;
+    .await;
     Ok(StatusCode::NO_CONTENT)
 }
 

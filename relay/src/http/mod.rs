@@ -58,7 +58,7 @@ pub fn router(app: App) -> Router {
         // A JSON body travels on to the machine as one message: the same limit.
         .layer(DefaultBodyLimit::max(MAX_TEXT_BYTES))
         .layer(from_fn_with_state(app.clone(), security::same_site_only))
-        .merge(crate::ws::router())
+        .merge(crate::ws::router().layer(from_fn_with_state(app.clone(), security::sockets_in_measure)))
         .layer(from_fn_with_state(app.clone(), security::headers))
         .with_state(app)
 }

@@ -8,14 +8,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use claudenest_shared::code::{ErrorCode, WireError};
-use claudenest_shared::id::{MachineId, PairingId};
+use claudenest_shared::id::{MachineId, PairingId, UserId};
 use claudenest_shared::machine::MachineFacts;
 use claudenest_shared::pairing::{
     self as rules, CODE_TTL_MS, POLL_INTERVAL_MS, PairingCode, PairingState, SasInput,
 };
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::token::{self, TokenKind};
-use claudenest_shared::wire::browser::ServerMessage;
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -31,15 +30,14 @@ use crate::auth::login::unhex;
 use crate::auth::{mint, random};
 use crate::db::audit::{self, Entry};
 use crate::db::pairing::{self, NewMachine, NewPairing, Pairing};
-use crate::db::{machine, new_id, user};
+use crate::db::{machine, new_id};
 use crate::hub::DisconnectReason;
+use crate::text;
 
 /// Two live pairings get the same code once in a billion; a handful of tries is ample.
 const CODE_TRIES: usize = 8;
 /// Pairings that may be live at once: 0.01 % of the code space, above which guessing pays.
 const MAX_LIVE: u64 = 100_000;
-/// Longest text that a machine may say about itself, in bytes.
-const MAX_FACT_BYTES: usize = 512;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -113,7 +111,7 @@ async fn initiate(
     let public_key = read_key(&body.public_key)?;
     let commitment: [u8; 32] = unhex(&body.commitment)
         .ok_or_else(|| ApiError::new(ErrorCode::Invalid, "`commitment` is 64 hexadecimal digits."))?;
-    let facts = checked_facts(body.facts);
+    let facts = text::cleaned(body.facts);
     let now = app.clock.now();
     if pairing::count_live(&app.db, now).await? >= MAX_LIVE {
         return Err(ApiError::new(
@@ -152,34 +150,6 @@ fn read_key(text: &str) -> Result<[u8; 32], ApiError> {
     unhex(text).filter(|key| VerifyingKey::from_bytes(key).is_ok_and(|key| !key.is_weak())).ok_or_else(|| {
         ApiError::new(ErrorCode::Invalid, "`public_key` is no Ed25519 key: 64 hexadecimal digits.")
     })
-}
-
-/// Facts as shown to people before anybody is trusted: no control characters, no endless texts.
-fn checked_facts(mut facts: MachineFacts) -> MachineFacts {
-    let clean = |text: &mut String| {
-        text.retain(|c| !c.is_control());
-        let cut =
-            (0..=MAX_FACT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(cut);
-    };
-    for text in [
-        &mut facts.hostname,
-        &mut facts.os,
-        &mut facts.os_version,
-        &mut facts.arch,
-        &mut facts.user,
-        &mut facts.agent_version,
-        &mut facts.home,
-    ] {
-        clean(text);
-    }
-    if let Some(version) = &mut facts.claude_version {
-        clean(version);
-    }
-    facts.capabilities.truncate(64);
-    facts.roots.truncate(64);
-    facts.capabilities.iter_mut().chain(&mut facts.roots).for_each(clean);
-    facts
 }
 
 /// A signed poll.
@@ -313,7 +283,7 @@ async fn confirm(
     let (token, digest) = mint(TokenKind::Machine)?;
     let now = app.clock.now();
     let machine = pairing::consume(&app.db, found.id, &digest, now).await?.ok_or_else(not_found)?;
-    tell(&app, &machine, client, "machine.paired").await?;
+    tell(&app, &machine, client, "machine.paired").await;
     Ok(Json(Paired {
         machine_id: machine.id,
         machine_name: machine.name,
@@ -333,11 +303,12 @@ fn decision(found: &Pairing) -> Option<SasInput<'_>> {
     })
 }
 
-/// Writes a new machine down and shows it to its user.
-async fn tell(app: &App, machine: &NewMachine, client: Client, action: &str) -> Result<(), ApiError> {
+/// Writes a new machine down and shows it to its user. What fails here is only logged: the token exists, and is delivered
+/// now or never.
+async fn tell(app: &App, machine: &NewMachine, client: Client, action: &str) {
     // The same identity paired anew: its older link, if there is one, has a void token.
     app.hub.disconnect_machine(machine.id, DisconnectReason::Revoked);
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(machine.user),
@@ -348,11 +319,15 @@ async fn tell(app: &App, machine: &NewMachine, client: Client, action: &str) -> 
         },
         app.clock.now(),
     )
-    .await?;
-    if let Some(info) = machine::get(&app.db, machine.user, machine.id).await? {
-        app.hub.publish(machine.user, ServerMessage::Machine { machine: Box::new(info) });
+    .await;
+    show(app, machine.user, machine.id).await;
+}
+
+/// Shows a machine that has changed to its user.
+async fn show(app: &App, user: UserId, machine: MachineId) {
+    if let Err(error) = app.hub.publish_machine(user, machine).await {
+        tracing::warn!(%error, "users were not told about a machine");
     }
-    Ok(())
 }
 
 /// Refuses a pairing on the machine. Signed over what is known: nonces that are not known are zeros, no account is empty.
@@ -388,7 +363,7 @@ async fn deny(
         return Err(not_found());
     }
     if let Some(user) = found.user {
-        audit::record(
+        audit::note(
             &app.db,
             Entry {
                 user: Some(user),
@@ -399,7 +374,7 @@ async fn deny(
             },
             app.clock.now(),
         )
-        .await?;
+        .await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -442,18 +417,17 @@ async fn enrol(
         return Err(refused());
     }
     let (machine_token, machine_digest) = mint(TokenKind::Machine)?;
-    let facts = checked_facts(body.facts);
+    let facts = text::cleaned(body.facts);
     let now = app.clock.now();
     let machine = pairing::enrol(&app.db, &digest, &public_key, &facts, &machine_digest, now)
         .await?
         .ok_or_else(refused)?;
-    tell(&app, &machine, client, "machine.enrolled").await?;
-    let account = user::get(&app.db, machine.user).await?.map(|user| user.email).unwrap_or_default();
+    tell(&app, &machine, client, "machine.enrolled").await;
     Ok(Json(Paired {
         machine_id: machine.id,
         machine_name: machine.name,
         token: machine_token.expose().clone(),
-        account,
+        account: machine.account,
     }))
 }
 
@@ -489,7 +463,7 @@ async fn unpair(
     let now = app.clock.now();
     if machine::unpair(&app.db, machine.id, now).await? {
         app.hub.disconnect_machine(machine.id, DisconnectReason::Revoked);
-        audit::record(
+        audit::note(
             &app.db,
             Entry {
                 user: Some(machine.user),
@@ -500,10 +474,8 @@ async fn unpair(
             },
             now,
         )
-        .await?;
-        if let Some(info) = machine::get(&app.db, machine.user, machine.id).await? {
-            app.hub.publish(machine.user, ServerMessage::Machine { machine: Box::new(info) });
-        }
+        .await;
+        show(&app, machine.user, machine.id).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -563,15 +535,5 @@ mod tests {
         assert!(!is_signed(&weak, b"message", &signature));
         assert!(read_key(&hex(&weak)).is_err());
         assert!(!is_signed(&[2; 32], b"message", &signature));
-    }
-
-    #[test]
-    fn facts_of_strangers_are_cut_and_cleaned() {
-        let facts = checked_facts(MachineFacts {
-            hostname: format!("a\u{1b}[31m\n{}", "é".repeat(400)),
-            ..MachineFacts::default()
-        });
-        assert!(facts.hostname.starts_with("a[31mé"));
-        assert!(facts.hostname.len() <= MAX_FACT_BYTES);
     }
 }

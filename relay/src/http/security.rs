@@ -40,6 +40,19 @@ pub async fn same_site_only(
     next.run(request).await
 }
 
+/// Refuses sockets that are opened too fast: each costs a look into the database and waits for its first message.
+pub async fn sockets_in_measure(
+    State(app): State<App>,
+    client: Client,
+    request: Request,
+    next: Next,
+) -> Response {
+    if let Err(refused) = app.limits.check(Limit::Socket, &client.network()) {
+        return refused.into_response();
+    }
+    next.run(request).await
+}
+
 /// Sets the security headers.
 pub async fn headers(State(app): State<App>, request: Request, next: Next) -> Response {
     let is_api = request.uri().path().starts_with("/api/");

@@ -91,7 +91,7 @@ async fn create(
     }
     let op = Op::SessionCreate { spec: Box::new(body.spec) };
     let info = expect_session(&app, machine.id, op, CREATE_TIMEOUT).await?;
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(user.user_id()),
@@ -102,7 +102,7 @@ async fn create(
         },
         app.clock.now(),
     )
-    .await?;
+    .await;
     Ok((StatusCode::CREATED, Json(info)))
 }
 
@@ -185,7 +185,7 @@ async fn forget(
     let (machine, _) = find(&app, &user, id).await?;
     done(&app, machine, Op::SessionForget { session: id }).await?;
     session::remove(&app.db, machine, id).await?;
-    audit::record(
+    audit::note(
         &app.db,
         Entry {
             user: Some(user.user_id()),
@@ -196,7 +196,7 @@ async fn forget(
         },
         app.clock.now(),
     )
-    .await?;
+    .await;
     Ok(StatusCode::NO_CONTENT)
 }
 

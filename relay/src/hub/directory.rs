@@ -11,12 +11,20 @@ use uuid::Uuid;
 
 use crate::auth::ticket;
 use crate::clock::Clock;
+pub use crate::db::machine::LinkState;
 use crate::db::{self, Db, DbError};
 
 /// The directory could not answer, usually because the database is away. The cause was not logged yet.
 #[derive(Debug, thiserror::Error)]
 #[error("the directory did not answer: {0}")]
 pub struct DirectoryError(#[from] pub DbError);
+
+impl DirectoryError {
+    /// True if the same would fail again however often it is tried: the value itself is refused.
+    pub fn is_final(&self) -> bool {
+        self.0.is_final()
+    }
+}
 
 /// An answer of the directory, later.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
@@ -57,8 +65,8 @@ pub trait Directory: Send + Sync + 'static {
     fn set_state(&self, machine: MachineId, epoch: u64, state: MachineState) -> Answer<'_, bool>;
     /// Notes facts; false as above.
     fn set_facts<'a>(&'a self, machine: MachineId, epoch: u64, facts: &'a MachineFacts) -> Answer<'a, bool>;
-    /// The machine gives up its token.
-    fn unpair(&self, machine: MachineId) -> Answer<'_, bool>;
+    /// The machine gives up its token by this link; false if the link is outdated.
+    fn unpair(&self, machine: MachineId, epoch: u64) -> Answer<'_, bool>;
     /// A machine as its user sees it.
     fn machine(&self, user: UserId, machine: MachineId) -> Answer<'_, Option<MachineInfo>>;
     /// Notes sessions.
@@ -80,6 +88,8 @@ pub trait Directory: Send + Sync + 'static {
     fn redeem<'a>(&'a self, ticket: &'a str) -> Answer<'a, Option<KnownLogin>>;
     /// Which of these logins are still valid.
     fn valid_logins<'a>(&'a self, logins: &'a [Uuid]) -> Answer<'a, Vec<Uuid>>;
+    /// Whether these links, each a machine with its connection epoch, may stay up; answers in their order.
+    fn link_states<'a>(&'a self, links: &'a [(MachineId, u64)]) -> Answer<'a, Vec<LinkState>>;
 }
 
 /// The directory of a relay with its database.
@@ -126,8 +136,10 @@ impl Directory for DbDirectory {
         })
     }
 
-    fn unpair(&self, machine: MachineId) -> Answer<'_, bool> {
-        Box::pin(async move { Ok(db::machine::unpair(&self.db, machine, self.clock.now()).await?) })
+    fn unpair(&self, machine: MachineId, epoch: u64) -> Answer<'_, bool> {
+        Box::pin(
+            async move { Ok(db::machine::unpair_by_link(&self.db, machine, epoch, self.clock.now()).await?) },
+        )
     }
 
     fn machine(&self, user: UserId, machine: MachineId) -> Answer<'_, Option<MachineInfo>> {
@@ -189,5 +201,9 @@ impl Directory for DbDirectory {
 
     fn valid_logins<'a>(&'a self, logins: &'a [Uuid]) -> Answer<'a, Vec<Uuid>> {
         Box::pin(async move { Ok(db::login::still_valid(&self.db, logins, self.clock.now()).await?) })
+    }
+
+    fn link_states<'a>(&'a self, links: &'a [(MachineId, u64)]) -> Answer<'a, Vec<LinkState>> {
+        Box::pin(async move { Ok(db::machine::still_linked(&self.db, links).await?) })
     }
 }

@@ -20,10 +20,11 @@ use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::{MachineId, SessionId, UserId};
 use claudenest_shared::wire::agent::{Op, RelayMessage, Reply};
 use claudenest_shared::wire::browser::ServerMessage;
+use claudenest_shared::wire::limits::MAX_ATTACHMENTS;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::directory::{DbDirectory, Directory, DirectoryError};
+use self::directory::{DbDirectory, Directory, DirectoryError, LinkState};
 use self::link::Link;
 use self::outbox::{Outgoing, to_json};
 use self::socket::{Attachment, Socket};
@@ -32,9 +33,9 @@ use self::terminal::core::{Attach, ViewerId};
 use crate::clock::Clock;
 use crate::db::Db;
 
-/// How often the directory is asked whether the logins of open sockets are still valid. A revocation elsewhere in a fleet
-/// or by the command line must close them within 5 s.
-const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// How often the directory is asked whether the logins of open sockets and the tokens of open links are still valid. A
+/// revocation elsewhere in a fleet, by the command line, or by a request that was cut off, must close them within 5 s.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// WebSocket close codes, see docs/PROTOCOL.md.
 pub(crate) mod close_code {
@@ -78,7 +79,7 @@ struct Inner {
     directory: Arc<dyn Directory>,
     clock: Clock,
     registry: Mutex<Registry>,
-    watches_logins: AtomicBool,
+    is_watching: AtomicBool,
 }
 
 /// Handle of the hub. Cheap to clone.
@@ -97,7 +98,7 @@ impl Hub {
             directory,
             clock,
             registry: Mutex::default(),
-            watches_logins: AtomicBool::new(false),
+            is_watching: AtomicBool::new(false),
         }))
     }
 
@@ -134,15 +135,16 @@ impl Hub {
     pub fn disconnect_machine(&self, machine: MachineId, reason: DisconnectReason) {
         let Some(link) = self.link(machine) else { return };
         match reason {
-            DisconnectReason::Revoked => {
-                let message =
-                    "This machine was removed from the relay. Pair it again: claudenest-agent pair".into();
-                let last = Outgoing::json(&RelayMessage::Revoked { message });
-                link.out.close(close_code::UNAUTHENTICATED, "revoked", Some(last));
-            }
+            DisconnectReason::Revoked => self.revoke(&link),
         }
+    }
+
+    fn revoke(&self, link: &Arc<Link>) {
+        let message = "This machine was removed from the relay. Pair it again: claudenest-agent pair".into();
+        let last = Outgoing::json(&RelayMessage::Revoked { message });
+        link.out.close(close_code::UNAUTHENTICATED, "revoked", Some(last));
         // Nothing of a revoked machine is forwarded any more, even if it never reads its close frame.
-        self.link_down(&link);
+        self.link_down(link);
     }
 
     /// Closes every socket of a browser login.
@@ -282,41 +284,37 @@ impl Hub {
         }
     }
 
-    /// The machine of a session that the user may attach to.
+    /// The linked machine of that user that has named the session.
     ///
-    /// Asks the links first: a session that its machine has just named may not be in the directory yet, and a directory
-    /// that is away keeps nobody from a machine that is there.
-    pub(crate) async fn machine_of(
-        &self,
-        user: UserId,
-        session: SessionId,
-    ) -> Result<Option<MachineId>, DirectoryError> {
-        let linked = {
-            let registry = self.registry();
-            let links = registry.machines.values().filter_map(|entry| entry.link.as_ref());
-            links
-                .filter(|link| link.user == user && link.has_session(session))
-                .map(|link| link.machine)
-                .next()
-        };
-        match linked {
-            Some(machine) => Ok(Some(machine)),
-            None => self.directory().machine_of_session(user, session).await,
-        }
+    /// Asked before the directory: a session that its machine has just named may not be there yet, and a directory that
+    /// is away keeps nobody from a machine that is there.
+    pub(crate) fn linked_machine_of(&self, user: UserId, session: SessionId) -> Option<MachineId> {
+        let registry = self.registry();
+        let links = registry.machines.values().filter_map(|entry| entry.link.as_ref());
+        links.filter(|link| link.user == user && link.has_session(session)).map(|link| link.machine).next()
     }
 
-    /// Attaches a slot of a socket to a session's terminal.
+    /// Attaches a free slot of a socket to a session's terminal.
     pub(crate) fn attach(
         &self,
         machine: MachineId,
         session: SessionId,
         wish: Attach,
         socket: &Arc<Socket>,
-        slot: usize,
     ) -> Result<ViewerId, WireError> {
         let channel = wish.channel;
         // One lock from looking up the link to adding the viewer: no link can come or go unnoticed in between.
         let mut registry = self.registry();
+        let sockets = registry.sockets.get(&socket.user);
+        if !sockets.is_some_and(|sockets| sockets.iter().any(|joined| Arc::ptr_eq(joined, socket))) {
+            return Err(WireError::new(ErrorCode::Unavailable, "This connection has ended."));
+        }
+        let Some(slot) = socket.free_slot() else {
+            return Err(WireError::new(
+                ErrorCode::Conflict,
+                format!("This page has {MAX_ATTACHMENTS} terminals open. Close one to open another."),
+            ));
+        };
         let entry = registry.machines.entry(machine).or_default();
         let link = entry.link.clone();
         let terminal = Arc::clone(
@@ -351,34 +349,59 @@ impl Hub {
         }
     }
 
-    /// True for the first caller, who must see to it that [`Hub::watch_logins`] runs.
+    /// True for the first caller, who must see to it that [`Hub::watch`] runs.
     pub(crate) fn is_first_watch(&self) -> bool {
-        !self.0.watches_logins.swap(true, Ordering::AcqRel)
+        !self.0.is_watching.swap(true, Ordering::AcqRel)
     }
 
-    /// Ends sockets whose login has ended elsewhere, until `shutdown`.
-    pub(crate) async fn watch_logins(self, shutdown: CancellationToken) {
+    /// Ends sockets and links whose login or token has ended elsewhere, until `shutdown`.
+    pub(crate) async fn watch(self, shutdown: CancellationToken) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOGIN_CHECK_INTERVAL) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
             }
-            let mut logins: Vec<Uuid> = self.sockets().iter().map(|socket| socket.login).collect();
-            logins.sort_unstable();
-            logins.dedup();
-            if logins.is_empty() {
-                continue;
-            }
-            match self.directory().valid_logins(&logins).await {
-                Ok(valid) => {
-                    for login in logins.into_iter().filter(|login| !valid.contains(login)) {
-                        self.disconnect_login(login);
-                    }
-                }
-                // The sockets stay: a database that is away ends nobody's terminal.
-                Err(error) => tracing::warn!(%error, "logins of open sockets could not be checked"),
+            let (logins, links) = tokio::join!(self.check_logins(), self.check_links());
+            // They stay: a database that is away ends nobody's terminal.
+            if let Err(error) = logins.and(links) {
+                tracing::warn!(%error, "logins and links that are open could not be checked");
             }
         }
+    }
+
+    async fn check_logins(&self) -> Result<(), DirectoryError> {
+        let mut logins: Vec<Uuid> = self.sockets().iter().map(|socket| socket.login).collect();
+        logins.sort_unstable();
+        logins.dedup();
+        if logins.is_empty() {
+            return Ok(());
+        }
+        let valid = self.directory().valid_logins(&logins).await?;
+        for login in logins.into_iter().filter(|login| !valid.contains(login)) {
+            self.disconnect_login(login);
+        }
+        Ok(())
+    }
+
+    async fn check_links(&self) -> Result<(), DirectoryError> {
+        let links: Vec<Arc<Link>> =
+            self.registry().machines.values().filter_map(|entry| entry.link.clone()).collect();
+        if links.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<(MachineId, u64)> = links.iter().map(|link| (link.machine, link.epoch)).collect();
+        let states = self.directory().link_states(&named).await?;
+        for (link, state) in links.iter().zip(states) {
+            match state {
+                LinkState::Current => {}
+                LinkState::Revoked => self.revoke(link),
+                LinkState::Replaced => {
+                    link.out.close(close_code::REPLACED, "this link is outdated", None);
+                    self.link_down(link);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -42,6 +42,13 @@ struct Pending {
 }
 
 impl Pending {
+    /// Drops what [`write`] tries first.
+    fn drop_first(&mut self) {
+        if self.all.take().is_none() && self.facts.take().is_none() {
+            self.sessions.pop_first();
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.all.is_none() && self.facts.is_none() && self.sessions.is_empty()
     }
@@ -120,6 +127,13 @@ pub(crate) async fn run(hub: Hub, link: Arc<Link>, ended: CancellationToken) {
             continue;
         }
         if let Err(error) = write(&hub, &link, &mut pending).await {
+            if error.is_final() {
+                // Tried again, it would keep all later news of this machine waiting for ever.
+                tracing::error!(machine.id = %link.machine, %error, "news of a machine cannot be noted; dropped");
+                pending.drop_first();
+                link.recorder.put_back(pending);
+                continue;
+            }
             tracing::warn!(machine.id = %link.machine, %error, "news of a machine wait for the database");
             link.recorder.put_back(pending);
             if is_last {

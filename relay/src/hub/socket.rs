@@ -4,7 +4,7 @@
 //! neither missed nor queued twice. News are bounded; when they are too many they are dropped *and known to be*: the
 //! socket then gets the full state anew.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -60,6 +60,9 @@ pub(crate) struct Socket {
     dirty: AtomicU64,
     events: Mutex<Events>,
     slots: Mutex<Vec<Option<Attachment>>>,
+    /// Channels whose session's machine is being looked up, each with the number of its wish.
+    waiting: Mutex<BTreeMap<u16, u64>>,
+    wishes: AtomicU64,
 }
 
 impl Socket {
@@ -73,6 +76,8 @@ impl Socket {
             dirty: AtomicU64::new(0),
             events: Mutex::new(Events::Syncing(VecDeque::new())),
             slots: Mutex::new(vec![None; MAX_ATTACHMENTS]),
+            waiting: Mutex::default(),
+            wishes: AtomicU64::new(0),
         }
     }
 
@@ -151,6 +156,44 @@ impl Socket {
                 Sync::Again
             }
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if nothing is or will be attached on that channel.
+    pub(crate) fn is_free(&self, channel: u16) -> bool {
+        // In this order: a wish that is granted meanwhile is found by the second look.
+        !self.waiting().contains_key(&channel) && self.find(channel).is_none()
+    }
+
+    /// Notes that a channel waits for its machine; its number for [`Socket::granted`]. Absent if too many wait.
+    pub(crate) fn wish(&self, channel: u16) -> Option<u64> {
+        let mut waiting = self.waiting();
+        if waiting.len() >= MAX_ATTACHMENTS {
+            return None;
+        }
+        let wish = self.wishes.fetch_add(1, Ordering::Relaxed);
+        waiting.insert(channel, wish);
+        Some(wish)
+    }
+
+    /// The page does not want the channel any more. True if it was waiting.
+    pub(crate) fn unwish(&self, channel: u16) -> bool {
+        self.waiting().remove(&channel).is_some()
+    }
+
+    /// Runs `attach` for a channel that still waits with that number, which is then over.
+    pub(crate) fn granted<R>(&self, channel: u16, wish: u64, attach: impl FnOnce() -> R) -> Option<R> {
+        // Locked to the end: the channel is never seen as free in between.
+        let mut waiting = self.waiting();
+        if waiting.get(&channel) != Some(&wish) {
+            return None;
+        }
+        let answer = attach();
+        waiting.remove(&channel);
+        Some(answer)
     }
 
     /// A free slot, for a channel that is not in use.

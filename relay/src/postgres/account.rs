@@ -25,7 +25,8 @@ impl Account {
             return Ok(None);
         }
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let names: Vec<&str> = configured.map_or(vec!["postgres", "_postgres", "nobody"], |name| vec![name]);
+        // Never `nobody` unless asked for: whatever else runs under that name could enter the database, and so every account.
+        let names: Vec<&str> = configured.map_or(vec!["postgres", "_postgres"], |name| vec![name]);
         let found = names.iter().find_map(|name| find(&passwd, name));
         match found {
             Some(account) if account.uid != 0 => Ok(Some(account)),

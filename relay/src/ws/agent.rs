@@ -1,6 +1,7 @@
 //! The agent socket: proves the machine, then hands what it says to the hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -16,7 +17,7 @@ use claudenest_shared::token::{self, TokenKind};
 use claudenest_shared::wire::AGENT_SUBPROTOCOL;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, Reply, StreamPosition};
 use claudenest_shared::wire::frame::Frame;
-use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
+use claudenest_shared::wire::limits::{MAX_MESSAGE_BYTES, MAX_TEXT_BYTES};
 use futures_util::stream::SplitStream;
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +33,12 @@ use crate::hub::recorder::SessionList;
 use crate::hub::terminal::Terminal;
 use crate::hub::terminal::core::Key;
 use crate::hub::{Hub, close_code, recorder};
+use crate::text;
 
 /// Messages that are taken from the socket before their effects are spread: saves locks and wake-ups under load.
 const BATCH_MESSAGES: usize = 64;
+/// Pause before the end of a link is noted again after a failure.
+const STATE_RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Sessions that one machine may name: far beyond what an agent keeps, it bounds memory.
 const MAX_SESSIONS: usize = 20_000;
 
@@ -52,7 +56,7 @@ pub(super) async fn upgrade(
                     return ApiError::new(ErrorCode::BadRequest, rejection.body_text()).into_response();
                 }
             };
-            let upgrade = match accept(upgrade, AGENT_SUBPROTOCOL) {
+            let upgrade = match accept(upgrade, AGENT_SUBPROTOCOL, MAX_MESSAGE_BYTES) {
                 Ok(upgrade) => upgrade,
                 Err(error) => return error.into_response(),
             };
@@ -171,7 +175,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
     drop(recorder.await); // What it said last is noted while it is still the machine's link.
     let was_current = context.hub.link_down(&link);
     if let End::Goodbye(GoodbyeReason::Unpairing) = end {
-        if let Err(error) = context.hub.directory().unpair(link.machine).await {
+        if let Err(error) = context.hub.directory().unpair(link.machine, link.epoch).await {
             tracing::error!(%error, "a machine gave up its token, but that could not be noted");
         }
         publish(&context, &link).await;
@@ -181,12 +185,32 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
             End::Goodbye(_) => MachineState::Stopped,
             End::Lost(_) | End::Violation(_) => MachineState::Unreachable,
         };
-        match context.hub.directory().set_state(link.machine, link.epoch, state).await {
-            Ok(_) => publish(&context, &link).await,
-            Err(error) => tracing::warn!(%error, "the state of a machine could not be noted"),
-        }
+        note_state(&context, &link, state).await;
     }
     drop(writing.await);
+}
+
+/// Notes how a link ended, once the database is there for it: a machine must not be shown as online for ever.
+async fn note_state(context: &Context, link: &Link, state: MachineState) {
+    let mut is_waiting = false;
+    loop {
+        // Names the link's epoch: a newer link is not touched.
+        match context.hub.directory().set_state(link.machine, link.epoch, state).await {
+            Ok(_) => return publish(context, link).await,
+            Err(error) if error.is_final() => {
+                return tracing::error!(%error, "the state of a machine cannot be noted");
+            }
+            Err(error) if !is_waiting => {
+                is_waiting = true;
+                tracing::warn!(%error, "the state of a machine waits for the database");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = context.shutdown.cancelled() => return,
+            () = tokio::time::sleep(STATE_RETRY_PAUSE) => {}
+        }
+    }
 }
 
 async fn publish(context: &Context, link: &Link) {
@@ -228,7 +252,7 @@ async fn shake_hands(
             if sessions.len() + others.len() > MAX_SESSIONS {
                 return Err(refuse(close_code::PROTOCOL, "too many sessions"));
             }
-            Ok((facts, SessionList { sessions, others, has_unnamed }))
+            Ok((Box::new(text::cleaned(*facts)), SessionList { sessions, others, has_unnamed }))
         }
         Ok(_) => Err(refuse(close_code::PROTOCOL, "the first message must be a hello")),
         Err(reason) => Err(refuse(close_code::PROTOCOL, &reason)),
@@ -348,7 +372,7 @@ fn on_text(hub: &Hub, link: &Arc<Link>, text: &str) -> Result<(), End> {
     match parse(text).map_err(End::Violation)? {
         AgentMessage::Hello { .. } => Err(End::Violation("a second hello".into())),
         AgentMessage::Facts { facts } => {
-            link.recorder.facts(facts);
+            link.recorder.facts(Box::new(text::cleaned(*facts)));
             Ok(())
         }
         AgentMessage::Session { session } => note_session(hub, link, *session),

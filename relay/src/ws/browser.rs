@@ -9,10 +9,11 @@ use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use claudenest_shared::code::{ErrorCode, WireError};
+use claudenest_shared::id::SessionId;
 use claudenest_shared::wire::BROWSER_SUBPROTOCOL;
 use claudenest_shared::wire::browser::{BrowserMessage, ServerMessage};
 use claudenest_shared::wire::frame::{Frame, FrameKind};
-use claudenest_shared::wire::limits::{MAX_ATTACHMENTS, MAX_TEXT_BYTES};
+use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,8 @@ pub(super) async fn upgrade(
         Ok(upgrade) => upgrade,
         Err(rejection) => return ApiError::new(ErrorCode::BadRequest, rejection.body_text()).into_response(),
     };
-    match accept(upgrade, BROWSER_SUBPROTOCOL) {
+    // A page sends JSON and input; a stranger may not fill more memory than that before the ticket is checked.
+    match accept(upgrade, BROWSER_SUBPROTOCOL, MAX_TEXT_BYTES) {
         Ok(upgrade) => {
             context.start();
             upgrade.on_upgrade(move |socket| {
@@ -208,7 +210,7 @@ async fn read(
                 }
                 let message = serde_json::from_str(&text)
                     .map_err(|error| format!("A message is not understood: {error}"))?;
-                on_message(context, socket, message).await?;
+                on_message(context, socket, message, ended)?;
             }
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
             Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return Ok(()),
@@ -229,11 +231,16 @@ fn on_frame(socket: &Arc<Socket>, frame: Frame) -> Result<(), String> {
     Ok(())
 }
 
-async fn on_message(context: &Context, socket: &Arc<Socket>, message: BrowserMessage) -> Result<(), String> {
+fn on_message(
+    context: &Context,
+    socket: &Arc<Socket>,
+    message: BrowserMessage,
+    ended: &CancellationToken,
+) -> Result<(), String> {
     match message {
         BrowserMessage::Auth { .. } => Err("The ticket comes only once".into()),
         BrowserMessage::Attach { channel, session, from, writer, may_size, lag_limit_bytes, credit } => {
-            if channel == 0 || socket.find(channel).is_some() {
+            if channel == 0 || !socket.is_free(channel) {
                 return Err(format!("Channel {channel} is not free"));
             }
             let wish = Attach {
@@ -245,7 +252,7 @@ async fn on_message(context: &Context, socket: &Arc<Socket>, message: BrowserMes
                 lag_limit_bytes,
                 credit,
             };
-            if let Err(error) = attach(context, socket, session, wish).await {
+            if let Err(error) = attach(context, socket, session, wish, ended) {
                 socket.reply(&ServerMessage::Detached { channel, error: Some(error) });
             }
             Ok(())
@@ -255,6 +262,8 @@ async fn on_message(context: &Context, socket: &Arc<Socket>, message: BrowserMes
                 && socket.free(slot, attachment.viewer).is_some()
             {
                 context.hub.detach(&attachment);
+                socket.reply(&ServerMessage::Detached { channel, error: None });
+            } else if socket.unwish(channel) {
                 socket.reply(&ServerMessage::Detached { channel, error: None });
             }
             Ok(())
@@ -272,26 +281,45 @@ async fn on_message(context: &Context, socket: &Arc<Socket>, message: BrowserMes
     }
 }
 
-async fn attach(
+/// Attaches at once if the machine is linked; otherwise asks the directory, beside the reader: a slow database must not
+/// hold up the page's other terminals.
+fn attach(
     context: &Context,
     socket: &Arc<Socket>,
-    session: claudenest_shared::id::SessionId,
+    session: SessionId,
     wish: Attach,
+    ended: &CancellationToken,
 ) -> Result<(), WireError> {
-    let Some(slot) = socket.free_slot() else {
-        return Err(WireError::new(
-            ErrorCode::Conflict,
-            format!("This page has {MAX_ATTACHMENTS} terminals open. Close one to open another."),
-        ));
-    };
-    let machine = context.hub.machine_of(socket.user, session).await.map_err(|error| {
-        tracing::warn!(%error, "the owner of a session could not be read");
-        WireError::new(ErrorCode::Unavailable, "The relay's database does not answer right now. Try again.")
+    if let Some(machine) = context.hub.linked_machine_of(socket.user, session) {
+        return context.hub.attach(machine, session, wish, socket).map(drop);
+    }
+    let channel = wish.channel;
+    let number = socket.wish(channel).ok_or_else(|| {
+        WireError::new(ErrorCode::Conflict, "Too many terminals are being opened at once. Try again.")
     })?;
-    let Some(machine) = machine else {
-        return Err(WireError::new(ErrorCode::NotFound, "There is no such session."));
-    };
-    context.hub.attach(machine, session, wish, socket, slot).map(|_| ())
+    let (context, socket, ended) = (context.clone(), Arc::clone(socket), ended.clone());
+    let tasks = context.tasks.clone();
+    tasks.spawn(async move {
+        let found = tokio::select! {
+            () = ended.cancelled() => return,
+            found = context.hub.directory().machine_of_session(socket.user, session) => found,
+        };
+        let result = socket.granted(channel, number, || match found {
+            Ok(Some(machine)) => context.hub.attach(machine, session, wish, &socket).map(drop),
+            Ok(None) => Err(WireError::new(ErrorCode::NotFound, "There is no such session.")),
+            Err(error) => {
+                tracing::warn!(%error, "the owner of a session could not be read");
+                Err(WireError::new(
+                    ErrorCode::Unavailable,
+                    "The relay's database does not answer right now. Try again.",
+                ))
+            }
+        });
+        if let Some(Err(error)) = result {
+            socket.reply(&ServerMessage::Detached { channel, error: Some(error) });
+        }
+    });
+    Ok(())
 }
 
 /// Writes answers, news and terminals, until the socket is closed or cannot be written.

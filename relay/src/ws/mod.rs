@@ -18,7 +18,6 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use claudenest_shared::code::ErrorCode;
-use claudenest_shared::wire::limits::MAX_MESSAGE_BYTES;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,7 +68,7 @@ impl Context {
     /// Starts what runs beside the sockets, with the first of them.
     fn start(&self) {
         if self.hub.is_first_watch() {
-            self.tasks.spawn(self.hub.clone().watch_logins(self.shutdown.clone()));
+            self.tasks.spawn(self.hub.clone().watch(self.shutdown.clone()));
         }
     }
 }
@@ -97,11 +96,15 @@ where
 }
 
 /// Limits and subprotocol of every socket; refuses peers that do not speak the protocol.
-fn accept(upgrade: WebSocketUpgrade, protocol: &'static str) -> Result<WebSocketUpgrade, ApiError> {
+fn accept(
+    upgrade: WebSocketUpgrade,
+    protocol: &'static str,
+    max_message_bytes: usize,
+) -> Result<WebSocketUpgrade, ApiError> {
     let upgrade = upgrade
         .protocols([protocol])
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .max_frame_size(MAX_MESSAGE_BYTES)
+        .max_message_size(max_message_bytes)
+        .max_frame_size(max_message_bytes)
         .write_buffer_size(WRITE_BUFFER_BYTES);
     if upgrade.selected_protocol().is_none() {
         return Err(ApiError::new(

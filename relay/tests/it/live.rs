@@ -22,9 +22,9 @@ use crate::pairing::Agent;
 /// What the protocol promises.
 const CLOSES_WITHIN: Duration = Duration::from_secs(5);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn listen(relay: &Relay) -> SocketAddr {
+pub async fn listen(relay: &Relay) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = http::router(relay.app.clone()).into_make_service_with_connect_info::<SocketAddr>();
@@ -32,7 +32,7 @@ async fn listen(relay: &Relay) -> SocketAddr {
     address
 }
 
-async fn dial(
+pub async fn dial(
     address: SocketAddr,
     path: &str,
     protocol: &str,
@@ -50,7 +50,7 @@ async fn dial(
     }
 }
 
-async fn next(socket: &mut Socket) -> Value {
+pub async fn next(socket: &mut Socket) -> Value {
     loop {
         match socket.next().await.unwrap().unwrap() {
             Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -60,12 +60,12 @@ async fn next(socket: &mut Socket) -> Value {
     }
 }
 
-async fn say(socket: &mut Socket, message: Value) {
+pub async fn say(socket: &mut Socket, message: Value) {
     socket.send(Message::text(message.to_string())).await.unwrap();
 }
 
 /// The close code; everything before it is passed over.
-async fn closed(socket: &mut Socket) -> u16 {
+pub async fn closed(socket: &mut Socket) -> u16 {
     let end = async {
         loop {
             match socket.next().await {
@@ -78,7 +78,7 @@ async fn closed(socket: &mut Socket) -> u16 {
     tokio::time::timeout(CLOSES_WITHIN, end).await.expect("the connection is closed in time")
 }
 
-async fn link(address: SocketAddr, agent: &Agent<'_>, token: &str) -> Result<Socket, u16> {
+pub async fn link(address: SocketAddr, agent: &Agent<'_>, token: &str) -> Result<Socket, u16> {
     let headers = [("authorization", format!("Bearer {token}"))];
     let mut socket = dial(address, "/ws/agent", AGENT_SUBPROTOCOL, &headers).await?;
     let challenge = next(&mut socket).await;
@@ -93,7 +93,7 @@ async fn link(address: SocketAddr, agent: &Agent<'_>, token: &str) -> Result<Soc
     Ok(socket)
 }
 
-async fn page(address: SocketAddr, browser: &Browser<'_>) -> Socket {
+pub async fn page(address: SocketAddr, browser: &Browser<'_>) -> Socket {
     let ticket = browser.call(Method::POST, "/api/ws-tickets", None).await.body["ticket"].clone();
     let origin = [("origin", format!("http://{address}"))];
     let mut socket = dial(address, "/ws", BROWSER_SUBPROTOCOL, &origin).await.unwrap();

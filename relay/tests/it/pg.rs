@@ -44,6 +44,11 @@ impl TestDb {
         self.options.clone()
     }
 
+    /// Runs a statement beside the relay.
+    pub async fn execute(&self, sql: &str) {
+        execute(&self.options, sql).await;
+    }
+
     /// For `--database-url`.
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost/{}?host={}", self.name, self.cluster.dir.join("pg").display())

@@ -108,6 +108,9 @@ impl Track {
         let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_open) else {
             return Err(Violation("a frame came before its stream was open"));
         };
+        if frame.offset.checked_add(frame.payload.len() as u64).is_none() {
+            return Err(Violation("a frame is beyond the end of any stream"));
+        }
         if self.ring.received() > stream.base + stream.granted + STREAM_WINDOW_BYTES {
             return Err(Violation("the machine sent more than it was granted"));
         }

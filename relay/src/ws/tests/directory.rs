@@ -10,7 +10,7 @@ use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::browser::MachineInfo;
 use uuid::Uuid;
 
-use crate::hub::directory::{Answer, Directory, KnownLogin, KnownMachine};
+use crate::hub::directory::{Answer, Directory, KnownLogin, KnownMachine, LinkState};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -78,8 +78,11 @@ impl Directory for MemoryDirectory {
         self.answer(move |state| is_present(state, machine, epoch))
     }
 
-    fn unpair(&self, machine: MachineId) -> Answer<'_, bool> {
+    fn unpair(&self, machine: MachineId, epoch: u64) -> Answer<'_, bool> {
         self.answer(move |state| {
+            if !is_present(state, machine, epoch) {
+                return false;
+            }
             state
                 .machines
                 .values_mut()
@@ -160,6 +163,22 @@ impl Directory for MemoryDirectory {
     fn valid_logins<'a>(&'a self, logins: &'a [Uuid]) -> Answer<'a, Vec<Uuid>> {
         self.answer(move |state| {
             logins.iter().filter(|login| !state.ended_logins.contains(login)).copied().collect()
+        })
+    }
+
+    fn link_states<'a>(&'a self, links: &'a [(MachineId, u64)]) -> Answer<'a, Vec<LinkState>> {
+        self.answer(move |state| {
+            let is_revoked =
+                |id: MachineId| state.machines.values().any(|known| known.id == id && known.is_revoked);
+            let of = |(machine, epoch): &(MachineId, u64)| match (
+                is_revoked(*machine),
+                is_present(state, *machine, *epoch),
+            ) {
+                (true, _) => LinkState::Revoked,
+                (false, true) => LinkState::Current,
+                (false, false) => LinkState::Replaced,
+            };
+            links.iter().map(of).collect()
         })
     }
 }
