@@ -21,6 +21,11 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 /// If the file cannot be opened.
 pub fn start(filter: &str, format: LogFormat, to_stderr: bool, file: Option<&Path>) -> io::Result<()> {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // These log every message whole at their lowest levels: terminals, prompts, tokens.
+    let filter = ["tungstenite=info", "tokio_tungstenite=info"]
+        .iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let stderr = to_stderr.then(|| layer(format, io::stderr, io::stderr().is_terminal()));
     let file = match file {
         Some(path) => Some(layer(format, Mutex::new(RotatingFile::open(path, MAX_FILE_BYTES)?), false)),

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as TokioSignal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +20,9 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let signals = tokio::spawn(watch_signals(shutdown.clone()));
+        // Taken over before anything begins: a signal in the first moment must end things in order, too.
+        let received = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let signals = tokio::spawn(watch_signals(received, shutdown.clone()));
         let config = loaded.config.clone();
         let result =
             serve::run(loaded.config, shutdown, async |ready| first_steps(&config, ready).await).await;
@@ -67,9 +69,11 @@ fn log(config: &Config) -> Result<(), Failure> {
 
 /// The first signal asks everything to end in order; the second ends the process at once (nothing is lost: the next
 /// relay takes the database over).
-async fn watch_signals(shutdown: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+async fn watch_signals(
+    received: (std::io::Result<TokioSignal>, std::io::Result<TokioSignal>),
+    shutdown: CancellationToken,
+) {
+    let (Ok(mut term), Ok(mut int)) = received else {
         tracing::error!("signals cannot be received; stop the relay with kill -9 and start it again");
         return;
     };
