@@ -50,7 +50,19 @@ export interface AttachmentStatus {
   exit: Exit | null;
   /** Bytes that were skipped because the page was slower than the program; grows. */
   skippedBytes: number;
+  /** Output before what the terminal holds, because the session is long; 0 when everything is here. */
+  olderBytes: number;
+  /** Set while older output is brought. */
+  loading: { done: number; total: number } | null;
 }
+
+/**
+ * Blanks the screen and takes back what a program may have switched on, without touching the lines above: what a
+ * snapshot needs before it when the history stays.
+ */
+const CLEAN_SCREEN = new TextEncoder().encode(
+  "\x1b[?1049l\x1b[!p\x1b[?1000;1002;1003;1004;1006;2004;2026l\x1b[?7h\x1b[0m\x1b[H\x1b[2J",
+);
 
 export interface AttachmentOptions {
   socket: LiveSocket;
@@ -61,7 +73,7 @@ export interface AttachmentOptions {
   maySize: boolean;
   /** True asks for every byte; false skips ahead when the program is faster than the page. */
   isWhole?: boolean;
-  /** First position; a snapshot when absent. */
+  /** First position; a snapshot when absent, and when it is further back than the lag limit. */
   from?: StreamPosition | null;
   /** For small viewers: how far they may lag before they skip ahead. */
   lagLimitBytes?: number;
@@ -79,6 +91,8 @@ export class Attachment {
     size: null,
     exit: null,
     skippedBytes: 0,
+    olderBytes: 0,
+    loading: null,
   };
   /** Position of the next byte; null until the first one is known. */
   position: StreamPosition | null;
@@ -92,13 +106,19 @@ export class Attachment {
   #wish: TermSize | null = null;
   /** Size that holds at `head`, for the case that the resize itself happened while we were away. */
   #expected: { head: number; size: TermSize } | null = null;
+  /** Until the first output or snapshot: a jump then skips nothing that this page was shown. */
+  #isFirst = true;
+  /** Older output on its way: from where, and up to where (known once attached). */
+  #older: { from: number; to: number | null; epoch: number } | null = null;
+  /** The next snapshot replaces the screen only; the lines above stay. */
+  #keepsHistory = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #unsubscribe: () => void;
 
   constructor(options: AttachmentOptions) {
     this.#options = options;
     this.#session = uuidBytes(options.session);
-    this.#window = options.isWhole ? WHOLE_WINDOW_BYTES : VIEWER_WINDOW_BYTES;
+    this.#window = 0;
     this.position = options.from ?? null;
     this.#unsubscribe = options.socket.onState((state) => {
       if (state.phase === "open") this.#attach();
@@ -119,6 +139,22 @@ export class Attachment {
   retry(): void {
     if (this.status.phase !== "refused") return;
     this.#failures = 0;
+    this.#attach();
+  }
+
+  /**
+   * Brings what was there before the page came, as far back as the machine sends it, and then the live end again.
+   * Typing goes on meanwhile.
+   */
+  loadOlder(): void {
+    const { position } = this;
+    if (!position || this.#older || this.#channel === null || this.status.olderBytes === 0) return;
+    // A little less than the limit: the session goes on while this is asked.
+    const from = Math.max(0, position.offset - (MAX_LAG_LIMIT_BYTES - DEFAULT_LAG_LIMIT_BYTES));
+    this.#older = { from, to: null, epoch: position.epoch };
+    this.position = { epoch: position.epoch, offset: from };
+    this.#options.terminal.reset();
+    this.#set({ loading: { done: 0, total: position.offset - from } });
     this.#attach();
   }
 
@@ -145,7 +181,9 @@ export class Attachment {
       message: (message) => this.#message(channel, message),
       frame: (frame) => this.#frame(channel, frame),
     });
+    const isWhole = this.#options.isWhole === true || this.#older !== null;
     this.#channel = channel;
+    this.#window = isWhole ? WHOLE_WINDOW_BYTES : VIEWER_WINDOW_BYTES;
     this.#consumed = 0;
     this.#granted = this.#window;
     this.#set({ phase: "attaching", error: null });
@@ -156,7 +194,7 @@ export class Attachment {
       from: this.position,
       writer: this.#options.writer?.id ?? null,
       may_size: this.#options.maySize,
-      lag_limit_bytes: this.#options.isWhole
+      lag_limit_bytes: isWhole
         ? MAX_LAG_LIMIT_BYTES
         : (this.#options.lagLimitBytes ?? DEFAULT_LAG_LIMIT_BYTES),
       credit: this.#window,
@@ -187,6 +225,7 @@ export class Attachment {
         // Another epoch than ours: what we have on screen belongs to a process that is gone.
         if (this.position && this.position.epoch !== message.epoch) this.position = null;
         this.#expected = { head: message.head, size: message.size };
+        if (this.#older) this.#older.to ??= message.head;
         this.#settleSize();
         if (message.acked !== null && message.acked !== undefined) this.#openWriter(channel, message.acked);
         this.#sendWish();
@@ -210,7 +249,8 @@ export class Attachment {
   }
 
   #refused(error: WireError | null): void {
-    this.#set({ phase: "refused", error });
+    this.#older = null;
+    this.#set({ phase: "refused", error, loading: null });
     const isPassing = error !== null && ["machine_timeout", "unavailable", "internal"].includes(error.code);
     if (!isPassing || this.#failures >= MAX_REATTACH) return;
     this.#failures++;
@@ -251,14 +291,21 @@ export class Attachment {
         const size = sizeOf(frame);
         const isGap = (frame.flags & FLAG_GAP) !== 0;
         const before = this.position;
-        const skipped = isGap && before?.epoch === frame.epoch ? Math.max(0, offset - before.offset) : 0;
+        const isSkip = isGap && before?.epoch === frame.epoch && !this.#isFirst && !this.#older;
+        const skipped = isSkip ? Math.max(0, offset - before.offset) : 0;
+        const olderBytes = this.#keepsHistory || this.#older ? 0 : offset;
+        this.#isFirst = false;
         this.position = { epoch: frame.epoch, offset };
-        terminal.reset();
+        if (this.#keepsHistory) terminal.write(CLEAN_SCREEN);
+        else terminal.reset();
+        this.#keepsHistory = false;
         terminal.resize(size);
         terminal.write(frame.payload.subarray(4), () => this.#consume(channel, frame.payload.length));
         // A snapshot carries the size that holds at its own offset.
         if (this.#expected && offset >= this.#expected.head) this.#expected = null;
-        this.#set({ size, exit: null, skippedBytes: this.status.skippedBytes + skipped });
+        this.#set({ size, exit: null, skippedBytes: this.status.skippedBytes + skipped, olderBytes });
+        // The machine keeps nothing older, or the session began anew meanwhile.
+        if (this.#older) this.#endOlder();
         this.#options.onSnapshot?.(this.position);
         break;
       }
@@ -290,17 +337,44 @@ export class Attachment {
       }
       if (this.position) this.#options.terminal.reset();
       this.position = { epoch: frame.epoch, offset: 0 };
+      if (this.status.olderBytes > 0) this.#set({ olderBytes: 0 });
     }
     if (offset !== this.position.offset) {
       this.#hole();
       return;
     }
     const start = this.position;
+    this.#isFirst = false;
     this.position = { epoch: frame.epoch, offset: offset + frame.payload.length };
     if (this.status.exit) this.#set({ exit: null });
     this.#options.onOutput?.(frame.payload, start);
     this.#options.terminal.write(frame.payload, () => this.#consume(channel, frame.payload.length));
     this.#settleSize();
+    this.#progress();
+  }
+
+  #progress(): void {
+    const { position } = this;
+    const older = this.#older;
+    if (!older || older.to === null || !position) return;
+    if (position.offset < older.to && position.epoch === older.epoch) {
+      this.#set({ loading: { done: position.offset - older.from, total: older.to - older.from } });
+      return;
+    }
+    // Bytes from the middle may begin inside a sequence, and modes that were set before them are not known: a snapshot
+    // says what the screen is.
+    if (older.from > 0) {
+      this.position = null;
+      this.#keepsHistory = true;
+    }
+    this.#endOlder();
+    // Attach anew, with the small limit again: a page that falls behind later should skip ahead as before.
+    this.#attach();
+  }
+
+  #endOlder(): void {
+    this.#older = null;
+    this.#set({ loading: null, olderBytes: 0 });
   }
 
   /** Applies the size that came with `attached` once the stream has reached the point where it holds. */

@@ -51,7 +51,7 @@ export interface ViewEvents {
   largePaste(text: string): void;
   copied(isCopied: boolean): void;
   /** A key that belongs to the page and not to the program. */
-  pageKey(key: "palette" | "search"): void;
+  pageKey(key: "palette" | "search" | "leave"): void;
 }
 
 export interface ViewOptions {
@@ -81,6 +81,8 @@ export class TerminalView {
   #hash: OutputHash | null;
   #observer: ResizeObserver;
   #resizeTimer: ReturnType<typeof setTimeout> | undefined;
+  /** Lines above the live end to go back to once older output is there. */
+  #keptDistance: number | null = null;
   #isCtrlArmed = false;
   #onCtrlUsed: (() => void) | null = null;
   #cleanup: (() => void)[] = [];
@@ -105,6 +107,9 @@ export class TerminalView {
       macOptionIsMeta: true,
       minimumContrastRatio: 1,
       smoothScrollDuration: 0,
+      // A taller screen gets blank lines below, as the machine's own model of it does, instead of lines from above: a
+      // page that saw everything and one that came late then show the same. (Lines are still wrapped anew.)
+      windowsPty: { backend: "conpty", buildNumber: 21_376 },
       linkHandler: { activate: (_event, uri) => options.events.link(uri), allowNonHttpProtocols: false },
     });
     this.terminal.loadAddon(new Unicode11Addon());
@@ -130,7 +135,8 @@ export class TerminalView {
       writer: this.writer,
       maySize: options.maySize,
       isWhole: options.isWhole,
-      from: options.isWhole ? { epoch: options.session.epoch, offset: 0 } : null,
+      // Short sessions come whole, with everything above the screen; long ones as a snapshot, and the rest on demand.
+      from: { epoch: options.session.epoch, offset: 0 },
       onStatus: (attachment) => this.#attachmentChanged(attachment),
       onOutput: this.#hash ? (bytes, position) => this.#hash?.output(bytes, position) : undefined,
       onSnapshot: this.#hash ? (position) => this.#hash?.snapshot(position) : undefined,
@@ -181,6 +187,18 @@ export class TerminalView {
   toBottom(): void {
     this.terminal.scrollToBottom();
     this.#updateScroll();
+  }
+
+  /** True if there is nothing above what is shown. */
+  get isAtTop(): boolean {
+    const { type, viewportY } = this.terminal.buffer.active;
+    return type === "normal" && viewportY === 0;
+  }
+
+  /** Brings older output and stays where the person was looking, counted from the live end. */
+  loadOlder(): void {
+    this.#keptDistance = this.#state.linesAbove;
+    this.attachment.loadOlder();
   }
 
   takeSize(): void {
@@ -300,6 +318,11 @@ export class TerminalView {
     const before = this.#state.attachment.size;
     this.#set({ attachment });
     const { size } = attachment;
+    const distance = this.#keptDistance;
+    if (distance !== null && attachment.loading === null && attachment.phase === "live") {
+      this.#keptDistance = null;
+      this.#ordered.run(() => this.terminal.scrollToLine(this.terminal.buffer.active.baseY - distance));
+    }
     if (size?.cols !== before?.cols || size?.rows !== before?.rows) this.#ordered.run(() => this.layout());
   }
 
@@ -333,6 +356,11 @@ export class TerminalView {
       if (isMod && (key === "k" || key === "f")) {
         event.preventDefault();
         this.#options.events.pageKey(key === "k" ? "palette" : "search");
+        return false;
+      }
+      if (event.shiftKey && (event.ctrlKey || event.metaKey) && key === "arrowup") {
+        event.preventDefault();
+        this.#options.events.pageKey("leave");
         return false;
       }
       if (event.ctrlKey && event.shiftKey && key === "c") {
