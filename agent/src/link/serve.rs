@@ -188,3 +188,50 @@ fn note(changed: &mut BTreeSet<SessionId>, event: &SessionEvent) {
         SessionEvent::Removed(session) => *session,
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use claudenest_shared::session::TermSize;
+    use serde_json::json;
+
+    fn sessions(count: u16) -> Vec<SessionInfo> {
+        let session = |at: u16| {
+            let [high, low] = at.to_be_bytes();
+            let mut id = [1; 16];
+            (id[14], id[15]) = (high, low);
+            // Every tenth lives.
+            let state = if at.is_multiple_of(10) { "running" } else { "completed" };
+            serde_json::from_value(json!({
+                "id": SessionId::from_bytes(id), "name": format!("session-{at}"), "mode": "interactive",
+                "cwd": "/home/alice/projects/shop", "state": state, "state_since": 0, "created_at": 0,
+                "size": TermSize::default(), "epoch": 1, "output_bytes": 0,
+            }))
+            .unwrap()
+        };
+        (0..count).map(session).collect()
+    }
+
+    #[test]
+    fn a_hello_holds_live_sessions_first_and_names_the_others() {
+        let split = split_to_fit(sessions(20));
+        assert_eq!((split.sessions.len(), split.others.len(), split.has_unnamed), (20, 0, false));
+        for (count, has_unnamed) in [(1500, false), (5000, true)] {
+            let split = split_to_fit(sessions(count));
+            assert!(
+                split.sessions.iter().take(usize::from(count) / 10).all(|session| session.state.is_live())
+            );
+            assert_eq!(split.sessions.len() + split.unsent.len(), usize::from(count));
+            assert_eq!(split.has_unnamed, has_unnamed);
+            assert!(split.unsent.starts_with(&split.others));
+            let hello = AgentMessage::Hello {
+                signature: "0".repeat(128),
+                facts: Box::default(),
+                sessions: split.sessions,
+                others: split.others,
+                has_unnamed: split.has_unnamed,
+            };
+            assert!(serde_json::to_string(&hello).unwrap().len() < MAX_TEXT_BYTES * 7 / 8);
+        }
+    }
+}

@@ -1,9 +1,12 @@
 //! Tests of the agent with real processes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod attach;
+mod cli;
 mod control;
 mod holder;
 mod nest;
+mod own;
 mod real_claude;
 mod run;
 mod session;

@@ -117,7 +117,7 @@ impl Drop for Nest {
 }
 
 /// Kills every process whose environment or directory lies in `dir`: only this test's own.
-fn sweep(dir: &Path) {
+pub fn sweep(dir: &Path) {
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     let needle = dir.to_string_lossy().into_owned();
     for entry in entries.flatten() {

@@ -107,6 +107,16 @@ pub(super) async fn dial(
     sessions: &[SessionId],
     break_it: bool,
 ) -> Result<Ws, Error> {
+    dial_with(address, keys, (sessions, &[], false), break_it).await
+}
+
+/// Connects with a hello of these sessions, these others, and perhaps more that it does not name.
+pub(super) async fn dial_with(
+    address: &str,
+    keys: &Keys,
+    (sessions, others, has_unnamed): (&[SessionId], &[SessionId], bool),
+    break_it: bool,
+) -> Result<Ws, Error> {
     let mut request = format!("ws://{address}/ws/agent").into_client_request()?;
     let headers = request.headers_mut();
     headers.insert("authorization", format!("Bearer {}", keys.token).parse().unwrap());
@@ -125,8 +135,8 @@ pub(super) async fn dial(
         signature: crate::ws::agent::to_hex(&keys.signing.sign(&message).to_bytes()),
         facts: Box::default(),
         sessions: sessions.iter().map(|id| session_info(*id)).collect(),
-        others: Vec::new(),
-        has_unnamed: false,
+        others: others.to_vec(),
+        has_unnamed,
     };
     ws.send(Message::text(serde_json::to_string(&hello).unwrap())).await?;
     Ok(ws)

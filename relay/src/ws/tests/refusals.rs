@@ -12,7 +12,7 @@ use claudenest_shared::wire::frame::{Frame, FrameKind};
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::machine::{Command, Disk, Machine, dial, next_message, session_info};
+use super::machine::{Command, Disk, Machine, dial, dial_with, next_message, session_info};
 use super::page::{self, Page, Seen};
 use super::*;
 use crate::hub::DisconnectReason;
@@ -35,6 +35,28 @@ async fn close_code(ws: &mut Ws) -> Option<u16> {
             Some(Err(_)) | None => return None,
         }
     }
+}
+
+#[test]
+fn sessions_that_a_hello_has_no_room_for_are_kept() {
+    run(async {
+        for (has_unnamed, wanted) in [(false, &[1, 2][..]), (true, &[1, 2, 3])] {
+            let relay = Relay::start().await;
+            let keys = relay.pair(1);
+            relay.directory.with(|state| {
+                for id in [1, 2, 3].map(session_id) {
+                    state.sessions.insert((keys.machine, id), session_info(id));
+                }
+            });
+            let list = (&[session_id(1)][..], &[session_id(2)][..], has_unnamed);
+            let mut ws = dial_with(&relay.address, &keys, list, false).await.unwrap();
+            assert!(matches!(next_message(&mut ws).await, RelayMessage::Welcome { .. }));
+            let directory = Arc::clone(&relay.directory);
+            relay.stop().await;
+            let kept: Vec<_> = directory.with(|state| state.sessions.keys().map(|(_, id)| *id).collect());
+            assert_eq!(kept, wanted.iter().map(|number| session_id(*number)).collect::<Vec<_>>());
+        }
+    });
 }
 
 #[test]
