@@ -89,6 +89,27 @@ need() {
     done
 }
 
+# The web build's tools want Node 20.19, 22.12 or newer; Debian 12 has 18.
+node_is_new_enough() {
+    has node && node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit((a === 20 && b >= 19) || (a === 22 && b >= 12) || a > 22 ? 0 : 1)'
+}
+
+# Makes `node` and `npm` usable; a Node that is too old is left alone, and a newer one used from .tools.
+need_node() {
+    local version=22.23.3 package
+    package=node-$(uname -s | tr '[:upper:]' '[:lower:]')-$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+    if [ -x "$tools/node/node_modules/$package/bin/node" ]; then PATH=$tools/node/node_modules/$package/bin:$PATH; fi
+    need node npm
+    node_is_new_enough && return
+    note "Node $(node --version) is too old for the web build: putting Node $version into .tools"
+    mkdir -p "$tools/node"
+    (cd "$tools/node" && npm install --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error "$package@$version" >/dev/null)
+    PATH=$tools/node/node_modules/$package/bin:$PATH
+    chmod +x "$tools/node/node_modules/$package/bin/node"
+    hash -r
+    node_is_new_enough || die "Node $(node --version) is too old. Install Node 20.19, 22.12 or newer, then run this again."
+}
+
 # npm_ci DIR: installs exactly what the lock file of DIR says, unless that is there already.
 npm_ci() {
     local dir=$1 stamp=$1/node_modules/.claudenest-lock

@@ -7,7 +7,8 @@ set -euo pipefail
 deny_version=0.20.2
 
 need_rust
-need cc make git python3 tmux shellcheck initdb node npm
+need cc make git python3 tmux shellcheck initdb
+need_node
 if [ "$(uname -s)" = Linux ]; then need systemd-analyze dpkg-deb; fi
 if ! has chromium && ! has chromium-browser && ! has google-chrome && [ -z "${CHROMIUM_BIN:-}" ]; then need chromium; fi
 

@@ -45,6 +45,7 @@ web() { (cd relay/web && npm run --silent "$@"); }
 
 step "tools" - .ci/setup.sh
 need_rust
+need_node
 step "rustfmt" - cargo fmt --all --check
 step "web: lint" - web lint
 step "web: types" - web typecheck

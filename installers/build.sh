@@ -12,7 +12,7 @@ build_web() {
     if [ -f "$dist" ] && [ -z "$(find relay/web -path '*/node_modules' -prune -o -path '*/dist' -prune -o -type f -newer "$dist" -print -quit)" ]; then
         return
     fi
-    need node npm
+    need_node
     npm_ci "$top/relay/web"
     say "building the web app"
     (cd relay/web && npm run --silent build -- --logLevel warn)
