@@ -194,10 +194,16 @@ fn claude_args(request: &LaunchRequest<'_>, around: &Surroundings) -> Result<Vec
     let mut args: Vec<String> = Vec::new();
     match spec.mode {
         SessionMode::Oneshot => args.push("-p".into()),
-        SessionMode::Headless => args.extend(
-            ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-                .map(String::from),
-        ),
+        SessionMode::Headless => {
+            args.extend(
+                ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
+                    .map(String::from),
+            );
+            // The conversation then shows both sides, also to whoever comes later.
+            if !user_args.iter().any(|arg| arg == "--replay-user-messages") {
+                args.push("--replay-user-messages".into());
+            }
+        }
         SessionMode::Interactive | SessionMode::Shell => {}
     }
     let is_resumed = matches!(request.conversation, Conversation::Resume(_));

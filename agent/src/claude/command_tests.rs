@@ -86,7 +86,7 @@ fn each_mode_has_its_arguments() {
     assert_eq!(
         args(&headless),
         format!(
-            "-p --input-format stream-json --output-format stream-json --verbose --session-id {id} --settings JSON --name demo"
+            "-p --input-format stream-json --output-format stream-json --verbose --replay-user-messages --session-id {id} --settings JSON --name demo"
         )
     );
     assert!(!headless.is_terminal && headless.first_input.is_some());

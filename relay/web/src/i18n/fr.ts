@@ -18,7 +18,7 @@ export const fr: Messages = {
     unknown: "inconnu",
   },
   nav: {
-    overview: "Vue d’ensemble",
+    overview: "Accueil",
     sessions: "Sessions",
     machines: "Machines",
     settings: "Réglages",
@@ -90,7 +90,7 @@ export const fr: Messages = {
     machines: "Machines",
     recent: "Terminées récemment",
     all: "Toutes les sessions",
-    summary: "{running} en cours · {waiting} en attente · {online} machines en ligne sur {machines}",
+    summary: "{running} en cours · {waiting} en attente · machines en ligne : {online} sur {machines}",
   },
   state: {
     created: "en file d’attente",
