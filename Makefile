@@ -1,10 +1,11 @@
 # The commands of a developer. Each is a script that can be read and run by itself.
-.PHONY: help run test setup web deb clean
+.PHONY: help run test setup sqlx web deb clean
 
 help:
 	@echo "make run    build both programs, start a relay and an agent on this machine, print the address"
 	@echo "make test   install what the tests need and run everything"
 	@echo "make setup  only install what the tests need"
+	@echo "make sqlx   write relay/.sqlx anew, after a query or a migration changed"
 	@echo "make web    build the web app (relay/web/dist)"
 	@echo "make deb    build both Debian packages into dist/"
 	@echo "make clean  remove what was built (not the data of make run)"
@@ -17,6 +18,9 @@ test:
 
 setup:
 	@.ci/setup.sh
+
+sqlx:
+	@relay/prepare-sqlx.sh
 
 web:
 	@installers/build.sh web

@@ -25,10 +25,13 @@ build_release() {
     build_web
     # PROFILE=dev builds faster and runs slower.
     local profile=${PROFILE:-release}
+    # The first build takes minutes: cargo shows how far it is. Later ones say only what went wrong.
+    local quiet=--quiet
     if [ ! -x "target/$([ "$profile" = dev ] && echo debug || echo "$profile")/claudenest-relay" ]; then
-        say "building claudenest-agent and claudenest-relay ($profile; some minutes the first time)"
+        say "building claudenest-agent and claudenest-relay ($profile; 5 to 15 minutes the first time)"
+        quiet=''
     fi
-    SQLX_OFFLINE=true cargo build --profile "$profile" --locked --quiet -p claudenest-agent -p claudenest-relay
+    SQLX_OFFLINE=true cargo build --profile "$profile" --locked ${quiet:+"$quiet"} -p claudenest-agent -p claudenest-relay
 }
 
 case "${1:-}" in

@@ -89,7 +89,8 @@ echo "$relay_pid" >"$run/relay.pid"
 until_true "the relay" "$relay_pid" "$run/relay.log" curl -fsS "$url/readyz"
 link=$(login_link) || die "the relay gave no login link; try: $run/claudenest-relay login-link --email $email"
 
-is_paired() { "$agent" status --json 2>/dev/null | grep -qF "$url"; }
+# `status` fails while the daemon is down, but says what it is paired with.
+is_paired() { case $("$agent" status --json 2>/dev/null || true) in *"\"$url\""*) true ;; *) false ;; esac; }
 if ! is_paired; then
     say "pairing this machine with $url for $email"
     start pair "$agent" pair --relay "$url" --expect-account "$email"
