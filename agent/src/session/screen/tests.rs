@@ -117,6 +117,24 @@ fn recordings_of_claude_code_survive_a_snapshot_at_every_thousandth_byte() {
     }
 }
 
+#[test]
+fn another_terminal_reads_the_same_from_snapshots_of_claude_code() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/samples/pty");
+    for name in ["claude_session.raw", "claude_session_fullscreen.raw", "claude_session_ghostty.raw"] {
+        let bytes = std::fs::read(format!("{directory}/{name}")).expect("the fixture is in the repository");
+        let (rows, cols) = (40.try_into().expect("not 0"), 120.try_into().expect("not 0"));
+        let mut live = Model::new(TermSize { cols: 120, rows: 40 });
+        for piece in bytes.chunks(5000) {
+            live.process(piece);
+            let mut other = vt100::Parser::new(rows, cols, 0);
+            other.process(&live.snapshot());
+            let read: Vec<String> =
+                other.screen().rows(0, 120).map(|row| row.trim_end().to_owned()).collect();
+            assert_eq!(read, live.text().rows, "{name}");
+        }
+    }
+}
+
 /// Pieces of streams: Claude Code's alphabet and the rest of a VT.
 fn piece() -> impl Strategy<Value = String> {
     let sgr =
