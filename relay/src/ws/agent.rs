@@ -23,7 +23,7 @@ use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::writer::SocketWriter;
+use super::writer::{SocketWriter, linger};
 use super::{Context, accept};
 use crate::http::error::ApiError;
 use crate::hub::directory::KnownMachine;
@@ -114,7 +114,8 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         Ok(hello) => hello,
         Err(closing) => {
             tracing::info!(reason = %closing.reason, "a link was refused");
-            return writer.close(&closing).await;
+            writer.close(&closing).await;
+            return linger(&mut stream).await;
         }
     };
     let epoch = match context.hub.directory().connect(machine.id, &facts).await {
@@ -125,12 +126,14 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
             // If this does not arrive, the close frame says it again.
             let _ = writer.write([Outgoing::json(&RelayMessage::Revoked { message })]).await;
             let closing = Closing { code: close_code::UNAUTHENTICATED, reason: "revoked".into() };
-            return writer.close(&closing).await;
+            writer.close(&closing).await;
+            return linger(&mut stream).await;
         }
         Err(error) => {
             tracing::warn!(%error, "a link could not be noted");
             let closing = Closing { code: close_code::RESTARTING, reason: "the database is away".into() };
-            return writer.close(&closing).await;
+            writer.close(&closing).await;
+            return linger(&mut stream).await;
         }
     };
     let link = Arc::new(Link::new(machine.id, machine.user, epoch));
@@ -146,7 +149,8 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
     link.recorder.all(list);
     if !context.hub.link_up(&link) {
         let closing = Closing { code: close_code::RESTARTING, reason: "not now".into() };
-        return writer.close(&closing).await;
+        writer.close(&closing).await;
+        return linger(&mut stream).await;
     }
     tracing::info!(epoch, "a machine is online");
     let ended = CancellationToken::new();
@@ -156,7 +160,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         context.tasks.spawn(recorder::run(context.hub.clone(), Arc::clone(&link), recording.clone()));
     publish(&context, &link).await;
 
-    let end = read(&context, &link, stream, &ended).await;
+    let end = read(&context, &link, &mut stream, &ended).await;
     match &end {
         End::Goodbye(reason) => {
             tracing::info!(?reason, "a machine said goodbye");
@@ -188,6 +192,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         note_state(&context, &link, state).await;
     }
     drop(writing.await);
+    linger(&mut stream).await;
 }
 
 /// Notes how a link ended, once the database is there for it: a machine must not be shown as online for ever.

@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
 use tokio_util::sync::CancellationToken;
 
-use super::writer::SocketWriter;
+use super::writer::{SocketWriter, linger};
 use super::{Context, accept};
 use crate::http::error::ApiError;
 use crate::hub::close_code;
@@ -85,13 +85,14 @@ async fn serve(context: Context, socket: WebSocket) {
         Err(refusal) => {
             // If this does not arrive, the close frame says it again.
             let _ = writer.write([Outgoing::json(&refusal.message)]).await;
-            return writer.close(&refusal.closing).await;
+            writer.close(&refusal.closing).await;
+            return linger(&mut stream).await;
         }
     };
     let ended = CancellationToken::new();
     let writing = context.tasks.spawn(write(context.clone(), Arc::clone(&socket), writer, ended.clone()));
     context.tasks.spawn(sync(context.clone(), Arc::clone(&socket), ended.clone()));
-    if let Err(reason) = read(&context, &socket, stream, &ended).await {
+    if let Err(reason) = read(&context, &socket, &mut stream, &ended).await {
         let error = WireError::new(ErrorCode::BadRequest, format!("{reason}. Reload the page."));
         let last = Outgoing::json(&ServerMessage::Closing { error, retry_after_ms: None });
         socket.out.close(close_code::PROTOCOL, &reason, Some(last));
@@ -99,6 +100,7 @@ async fn serve(context: Context, socket: WebSocket) {
     context.hub.leave(&socket);
     socket.out.close(1000, "bye", None);
     drop(writing.await);
+    linger(&mut stream).await;
 }
 
 async fn authenticate(
@@ -190,7 +192,7 @@ async fn sync(context: Context, socket: Arc<Socket>, ended: CancellationToken) {
 async fn read(
     context: &Context,
     socket: &Arc<Socket>,
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     ended: &CancellationToken,
 ) -> Result<(), String> {
     let patience = context.timing.heartbeat * 3;

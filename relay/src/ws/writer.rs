@@ -4,13 +4,25 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use bytes::Bytes;
-use futures_util::SinkExt;
-use futures_util::stream::SplitSink;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
 
 use crate::hub::outbox::{Closing, Outgoing};
 
 /// Longest close reason in bytes: control frames carry 125, two of them the code (RFC 6455 §5.5).
 const MAX_REASON_BYTES: usize = 123;
+
+/// How long to wait for the peer's end after the close frame was sent.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reads on, and forgets, until the peer has ended the connection too, at most a second.
+///
+/// A socket that is closed with unread bytes is reset by the system, and a reset overtakes the close frame: the
+/// peer would never learn the code (RFC 6455 §7.1.1 asks for the same).
+pub(super) async fn linger(stream: &mut SplitStream<WebSocket>) {
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    drop(tokio::time::timeout(CLOSE_PATIENCE, rest).await);
+}
 
 /// The socket cannot be written any more: it is gone, or the peer did not read in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
