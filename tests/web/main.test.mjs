@@ -122,7 +122,8 @@ test("a phone never reflows a desktop", async () => {
   await world.fakeSession("sizes", "raw; size; exit 0");
   const wide = await logIn(browser, world, { viewport: desktop });
   const id = await open(wide, "sizes");
-  await wide.waitForFunction((id) => window.__claudenest.sessions[id]().size.cols > 100, id);
+  // A session begins with 120 columns; the desktop, wider than that, takes the size a moment later.
+  await wide.waitForFunction((id) => window.__claudenest.sessions[id]().size.cols > 120, id);
   const size = (await probe(wide, id)).size;
   const narrow = await logIn(browser, world, { viewport: phone, isMobile: true, hasTouch: true });
   await open(narrow, "sizes");
