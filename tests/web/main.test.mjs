@@ -25,6 +25,13 @@ async function open(page, name) {
   return id;
 }
 
+/** Types a prompt as a person does: Enter comes after the words are on the screen. Together they would be a paste of two lines for Claude Code. */
+async function prompt(page, id, text) {
+  await page.keyboard.type(text);
+  await untilScreen(page, id, text);
+  await page.keyboard.press("Enter");
+}
+
 test("a prompt typed in the browser is answered in browser and attach, and a permission dialog is answered in attach", async () => {
   await world.do("script_mock", {
     scenario: {
@@ -45,13 +52,11 @@ test("a prompt typed in the browser is answered in browser and attach, and a per
   await world.do("until_screen", { as: "terminal", text: "❯" });
 
   await page.locator(".xterm-helper-textarea").first().focus();
-  await page.keyboard.type("How many eggs are in the nest?");
-  await page.keyboard.press("Enter");
+  await prompt(page, id, "How many eggs are in the nest?");
   await untilScreen(page, id, "forty-two eggs");
   await world.do("until_screen", { as: "terminal", text: "forty-two eggs" });
 
-  await page.keyboard.type("Write it down.");
-  await page.keyboard.press("Enter");
+  await prompt(page, id, "Write it down.");
   await untilScreen(page, id, "Do you want");
   await world.do("until_screen", { as: "terminal", text: "Do you want" });
   // A dialog that has only just appeared takes no keys yet (a guard of Claude Code's): a person presses again.
@@ -72,8 +77,7 @@ test("a prompt typed in the browser is answered in browser and attach, and a per
 
   await page.locator(".xterm-helper-textarea").first().focus();
   await page.keyboard.press("Control+u");
-  await page.keyboard.type("/exit");
-  await page.keyboard.press("Enter");
+  await prompt(page, id, "/exit");
   const ended = JSON.parse(await world.agent("session", "wait", "nest", "--json"));
   assert.equal(ended.exit.code, 0);
   noErrors(page);
