@@ -34,7 +34,7 @@ make_deb() {
     version=$("$from/$program" --version | sed 's/^[^0-9]*//; s/[^0-9A-Za-z.~+-].*//')
     mkdir -p "$root/DEBIAN"
     stage "$program" "$from" "$root" /usr
-    gzip -9n "$root/usr/share/man/man1/$program.1"
+    gzip -9n "$root/usr/share/man/man1/"*.1
     install -D -m 644 "$here/debian/copyright" "$root/usr/share/doc/$program/copyright"
     if [ "$program" = claudenest-agent ]; then
         install -D -m 644 "$here/../systemd/claudenest-agent.service" "$root/usr/lib/systemd/user/claudenest-agent.service"

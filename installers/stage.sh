@@ -18,9 +18,12 @@ zsh share/zsh/${zsh_dir:-site-functions}/_$program
 fish share/fish/vendor_completions.d/$program.fish
 EOF
     install -d "$root$prefix/share/man/man1"
-    "$binary" man >"$root$prefix/share/man/man1/$program.1.new"
-    put "$root$prefix/share/man/man1/$program.1.new" "$root$prefix/share/man/man1/$program.1" 644
-    rm -f "$root$prefix/share/man/man1/$program.1.new"
+    local pages page
+    pages=$(mktemp -d)
+    # A page for each command, as `man claudenest-agent-session-new` finds it, with the program's own as the first.
+    "$binary" man "$pages"
+    for page in "$pages"/*.1; do put "$page" "$root$prefix/share/man/man1/${page##*/}" 644; done
+    rm -rf "$pages"
 }
 
 # put FILE PLACE MODE
@@ -39,4 +42,6 @@ staged_files() {
         "$prefix/share/zsh/site-functions/_$program" \
         "$prefix/share/fish/vendor_completions.d/$program.fish" \
         "$prefix/share/man/man1/$program.1"
+    # Only those that are there: which commands a version has is known to that version.
+    find "$prefix/share/man/man1" -maxdepth 1 -name "$program-*.1" 2>/dev/null | sort || true
 }

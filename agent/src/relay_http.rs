@@ -282,6 +282,12 @@ pub fn tls_error(address: String, error: &rustls::Error) -> CallError {
             "its certificate is not signed by an authority that this machine trusts".to_owned(),
             "For a private authority name its certificate: --extra-ca FILE, or extra_ca in the configuration.",
         ),
+        // The names fit and the keys do not: an authority that was made anew, or somebody in between.
+        rustls::Error::InvalidCertificate(Bad::BadSignature) => (
+            "its certificate was not signed by the authority of that name that this machine trusts"
+                .to_owned(),
+            "If the authority was made anew, get its present certificate for --extra-ca or extra_ca; if it was not, do not connect.",
+        ),
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => (
             "its certificate has expired".to_owned(),
             "Renew the relay's certificate; if it is valid, set this machine's clock.",

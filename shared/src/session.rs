@@ -83,6 +83,12 @@ pub enum PermissionMode {
     /// Read and plan only.
     #[serde(rename = "plan")]
     Plan,
+    /// Claude Code judges each call itself and asks about what it finds risky. Newer versions start in it.
+    #[serde(rename = "auto")]
+    Auto,
+    /// Never ask, and refuse what is not allowed by rules.
+    #[serde(rename = "dontAsk")]
+    DontAsk,
     /// Never ask. For sandboxes.
     #[serde(rename = "bypassPermissions")]
     BypassPermissions,
@@ -95,6 +101,8 @@ impl PermissionMode {
             Self::Default => "default",
             Self::AcceptEdits => "acceptEdits",
             Self::Plan => "plan",
+            Self::Auto => "auto",
+            Self::DontAsk => "dontAsk",
             Self::BypassPermissions => "bypassPermissions",
         }
     }

@@ -28,8 +28,10 @@ const CHANNEL: u16 = 7;
 pub struct Seen {
     /// Bytes of output, contiguous from the start of the attachment.
     pub bytes: u64,
-    /// Every exit that was reported; more than one is a fault.
+    /// The end of each run that was reported. The same end told again is not a second one, see `repeated_exits`.
     pub exits: Vec<Exit>,
+    /// Ends that were told again, with the same run, place and status, after the viewer had attached again.
+    pub repeated_exits: u32,
     /// Breaks of the socket that were mended.
     pub reconnects: u32,
     /// Snapshots that arrived.
@@ -54,6 +56,10 @@ pub struct Viewer {
     tail: Vec<u8>,
     keep: Option<Vec<u8>>,
     seen: Seen,
+    /// Where each run ended, and how.
+    ends: Vec<(StreamPosition, Exit)>,
+    /// The present attachment was told of an exit.
+    has_exit: bool,
     next_sequence: u64,
     unacked: VecDeque<Frame>,
 }
@@ -89,6 +95,8 @@ impl Viewer {
             tail: Vec::new(),
             keep: None,
             seen: Seen::default(),
+            ends: Vec::new(),
+            has_exit: false,
             next_sequence: 1,
             unacked: VecDeque::new(),
         };
@@ -137,6 +145,15 @@ impl Viewer {
     /// # Errors
     /// If it was refused, or never acknowledged.
     pub async fn write(&mut self, input: &[u8]) -> Result<()> {
+        self.send(input).await?;
+        self.until(|viewer| viewer.unacked.is_empty()).await
+    }
+
+    /// Sends input and does not wait for it to arrive; what a fault swallows goes again with the next attachment.
+    ///
+    /// # Errors
+    /// If a promise is broken while it waits for room.
+    pub async fn send(&mut self, input: &[u8]) -> Result<()> {
         let total = input.chunks(MAX_INPUT_BYTES / 2).count();
         for (index, chunk) in input.chunks(MAX_INPUT_BYTES / 2).enumerate() {
             self.until(|viewer| {
@@ -157,7 +174,7 @@ impl Viewer {
             self.unacked.push_back(frame.clone());
             self.send_frame(&frame).await;
         }
-        self.until(|viewer| viewer.unacked.is_empty()).await
+        Ok(())
     }
 
     /// Handles events until the output ends with or contains `text` in its last kilobytes.
@@ -244,6 +261,7 @@ impl Viewer {
         self.consumed = 0;
         self.granted = STREAM_WINDOW_BYTES;
         self.is_attached = false;
+        self.has_exit = false;
         socket
             .send(&BrowserMessage::Attach {
                 channel: CHANNEL,
@@ -343,14 +361,29 @@ impl Viewer {
                 }
             }
             FrameKind::Exit => {
-                let exit = frame.exit().context("an exit payload")?;
-                let is_known = self.seen.exits.contains(&exit) && self.seen.reconnects > 0;
-                if !is_known {
-                    self.seen.exits.push(exit);
-                }
+                self.on_exit(frame)?;
             }
             FrameKind::Resize => {}
             FrameKind::Input | FrameKind::Credit => bail!("a {:?} frame from the server", frame.kind),
+        }
+        Ok(())
+    }
+
+    /// An attachment hears of the end of a run once, behind its last byte; another attachment hears the same again.
+    fn on_exit(&mut self, frame: &Frame) -> Result<()> {
+        let exit = frame.exit().context("an exit payload")?;
+        let at = StreamPosition { epoch: frame.epoch, offset: frame.offset };
+        ensure!(!std::mem::replace(&mut self.has_exit, true), "{exit:?} was told twice on one attachment");
+        ensure!(self.from == Some(at), "{exit:?} at {at:?} with output up to {:?}", self.from);
+        match self.ends.iter().find(|(known, _)| known.epoch == at.epoch) {
+            Some(known) => {
+                ensure!(*known == (at, exit), "{exit:?} at {at:?} after {known:?} for the same run");
+                self.seen.repeated_exits += 1;
+            }
+            None => {
+                self.ends.push((at, exit));
+                self.seen.exits.push(exit);
+            }
         }
         Ok(())
     }

@@ -193,6 +193,7 @@ fn claude_args(request: &LaunchRequest<'_>, around: &Surroundings) -> Result<Vec
     }
     let mut args: Vec<String> = Vec::new();
     match spec.mode {
+        SessionMode::Oneshot if is_print(&user_args) => {}
         SessionMode::Oneshot => args.push("-p".into()),
         SessionMode::Headless => {
             args.extend(
@@ -337,6 +338,11 @@ fn has_flag(args: &[String], flag: &str) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| {
         arg == flag || arg == short || arg.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))
     })
+}
+
+/// True if these arguments of `claude` ask for one answer and the end (`-p`), with the prompt among them.
+pub fn is_print(args: &[String]) -> bool {
+    has_flag(args, "-p") || has_flag(args, "--print")
 }
 
 fn chooses_conversation(args: &[String]) -> bool {

@@ -82,6 +82,12 @@ fn each_mode_has_its_arguments() {
         args(&launch(&spec(SessionMode::Oneshot), new(), Some("hi"))),
         format!("-p --session-id {id} --settings JSON --name demo -- hi")
     );
+    let print = SessionSpec { args: vec!["-p".into(), "hi".into()], ..spec(SessionMode::Oneshot) };
+    assert_eq!(
+        args(&launch(&print, new(), None)),
+        format!("--session-id {id} --settings JSON --name demo -p hi"),
+        "once"
+    );
     let headless = launch(&spec(SessionMode::Headless), new(), Some("hi"));
     assert_eq!(
         args(&headless),

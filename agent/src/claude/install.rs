@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
+use claudenest_shared::session::PermissionMode;
 use semver::Version;
 
 /// A `claude --version` or `claude auth status` that takes longer is given up: both answer within 0.2 s
@@ -51,23 +52,31 @@ pub struct Claude {
     configured: Option<PathBuf>,
     home: PathBuf,
     search_path: Option<OsString>,
-    version: Mutex<Option<KnownVersion>>,
+    version: Mutex<Option<Known<Version>>>,
+    permission_modes: Mutex<Option<Known<Vec<String>>>>,
     login: Mutex<Option<(Instant, Option<bool>)>>,
 }
 
-/// A version and the program that it was asked of.
+/// An answer of the program, and the state of the program that it was asked of.
 #[derive(Debug)]
-struct KnownVersion {
+struct Known<T> {
     path: PathBuf,
     changed_at: Option<SystemTime>,
-    version: Option<Version>,
+    answer: T,
 }
 
 impl Claude {
     /// `configured` comes from the configuration and is the only place looked at when present;
     /// `search_path` is the `PATH` that sessions get.
     pub fn new(configured: Option<PathBuf>, home: PathBuf, search_path: Option<OsString>) -> Self {
-        Self { configured, home, search_path, version: Mutex::new(None), login: Mutex::new(None) }
+        Self {
+            configured,
+            home,
+            search_path,
+            version: Mutex::new(None),
+            permission_modes: Mutex::new(None),
+            login: Mutex::new(None),
+        }
     }
 
     /// Finds the program. Cheap: looks at files only.
@@ -97,19 +106,34 @@ impl Claude {
     /// As [`Claude::find`].
     pub fn installed(&self) -> Result<Installed, InstallError> {
         let path = self.find()?;
-        let changed_at = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok();
-        let mut cache = lock(&self.version);
-        if let Some(known) = &*cache
-            && known.path == path
-            && known.changed_at == changed_at
-            && known.version.is_some()
-        {
-            return Ok(Installed { path, version: known.version.clone() });
-        }
-        let answer = ask(&path, &["--version"], &BTreeMap::new());
-        let version = answer.as_deref().and_then(parse_version);
-        *cache = Some(KnownVersion { path: path.clone(), changed_at, version: version.clone() });
+        let version = known(&self.version, &path, "--version", parse_version);
         Ok(Installed { path, version })
+    }
+
+    /// Checks that the installed program takes this value of `--permission-mode`, as its own `--help` says;
+    /// a program that does not list its modes is taken to. Runs it once per version: blocking, up to ten seconds.
+    ///
+    /// # Errors
+    /// A sentence with what to do.
+    pub fn check_permission_mode(&self, mode: PermissionMode) -> Result<(), String> {
+        let Ok(path) = self.find() else { return Ok(()) };
+        // Every version has had this one, and newer ones call it `manual` in their list.
+        if mode == PermissionMode::Default {
+            return Ok(());
+        }
+        let Some(modes) = known(&self.permission_modes, &path, "--help", parse_permission_modes) else {
+            return Ok(());
+        };
+        if modes.iter().any(|known| known == mode.as_arg()) {
+            return Ok(());
+        }
+        let version = known(&self.version, &path, "--version", parse_version);
+        let version = version.map_or_else(|| "on this machine".to_owned(), |version| version.to_string());
+        Err(format!(
+            "Claude Code {version} does not know the permission mode `{}`. Update it (`claude update`), or choose one that it knows: {}.",
+            mode.as_arg(),
+            modes.join(", ")
+        ))
     }
 
     /// True if Claude Code has credentials, as its own `auth status` says; `None` when it does not say
@@ -127,6 +151,26 @@ impl Claude {
         *cache = Some((Instant::now(), state));
         state
     }
+}
+
+/// What the program answers to one flag, asked again when the program has changed or had no answer.
+fn known<T: Clone>(
+    cache: &Mutex<Option<Known<T>>>,
+    path: &Path,
+    flag: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let changed_at = std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let mut cache = lock(cache);
+    if let Some(known) = &*cache
+        && known.path == path
+        && known.changed_at == changed_at
+    {
+        return Some(known.answer.clone());
+    }
+    let answer = parse(&ask(path, &[flag], &BTreeMap::new())?)?;
+    *cache = Some(Known { path: path.to_owned(), changed_at, answer: answer.clone() });
+    Some(answer)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -209,6 +253,15 @@ fn parse_version(text: &str) -> Option<Version> {
     text.split_whitespace().find_map(|word| Version::parse(word).ok())
 }
 
+/// The values in `--permission-mode <mode> … (choices: "acceptEdits", "auto", …)`; the list may be wrapped.
+fn parse_permission_modes(help: &str) -> Option<Vec<String>> {
+    let (_, rest) = help.split_once("--permission-mode ")?;
+    let (_, rest) = rest.split_once("(choices:")?;
+    let (list, _) = rest.split_once(')')?;
+    let modes: Vec<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+    (!modes.is_empty()).then_some(modes)
+}
+
 fn parse_login(text: &str) -> Option<bool> {
     serde_json::from_str::<serde_json::Value>(text).ok()?.get("loggedIn")?.as_bool()
 }
@@ -235,6 +288,30 @@ mod tests {
         assert_eq!(claude.find().unwrap(), path);
         assert_eq!(claude.installed().unwrap().version, Some(Version::new(2, 1, 329)));
         assert_eq!(claude.is_logged_in(&BTreeMap::new()), Some(false));
+    }
+
+    #[test]
+    fn a_permission_mode_that_the_program_does_not_know_is_refused_in_words() {
+        let home = tempfile::tempdir().unwrap();
+        let help = "  -p, --print\n  --permission-mode <mode>    Mode to use for\n      the session (choices: \"acceptEdits\",\n      \"dontAsk\", \"plan\")\n  --plugin-dir <path>   (choices: \"auto\")";
+        let script = |help: &str| {
+            format!(
+                "#!/bin/sh\ncase $1 in --version) echo '2.1.9 (Claude Code)';; --help) cat <<'E'\n{help}\nE\n;; esac\n"
+            )
+        };
+        let check = |help: &str, mode| {
+            let path = program(home.path(), &script(help));
+            Claude::new(Some(path), home.path().to_owned(), None).check_permission_mode(mode)
+        };
+        use PermissionMode as Mode;
+        for known in [Mode::Default, Mode::AcceptEdits, Mode::DontAsk, Mode::Plan] {
+            assert_eq!(check(help, known), Ok(()), "{known:?}");
+        }
+        let error = check(help, Mode::Auto).unwrap_err();
+        for part in ["2.1.9", "`auto`", "claude update", "acceptEdits, dontAsk, plan."] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        assert_eq!(check("no list here", Mode::Auto), Ok(()), "what is not known is not forbidden");
     }
 
     #[test]

@@ -405,6 +405,10 @@ pub enum Permission {
     AcceptEdits,
     /// Read and plan only.
     Plan,
+    /// Claude Code decides by itself, and asks about what it finds risky.
+    Auto,
+    /// Never ask; what no rule allows is refused.
+    DontAsk,
     /// Never ask; for sandboxes.
     BypassPermissions,
 }

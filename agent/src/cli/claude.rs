@@ -10,6 +10,7 @@ use claudenest_shared::wire::agent::Op;
 
 use super::exit::{Exit, fail};
 use super::{Context, attach, daemon, session};
+use crate::claude::command::is_print;
 use crate::claude::{Claude, is_not_a_session};
 
 /// Variables of the calling shell that change what Claude Code and its tools do and hold no secret. Secrets
@@ -36,7 +37,7 @@ pub(super) async fn run(context: &Context, args: Vec<String>) -> anyhow::Result<
     if is_not_a_session(&args) || !has_terminal {
         return Err(run_real(context, &args));
     }
-    let is_print = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "-p" || arg == "--print");
+    let is_print = is_print(&args);
     let env =
         PASSED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
     let spec = SessionSpec {

@@ -140,6 +140,8 @@ fn spec(args: NewArgs) -> anyhow::Result<SessionSpec> {
             Permission::Default => PermissionMode::Default,
             Permission::AcceptEdits => PermissionMode::AcceptEdits,
             Permission::Plan => PermissionMode::Plan,
+            Permission::Auto => PermissionMode::Auto,
+            Permission::DontAsk => PermissionMode::DontAsk,
             Permission::BypassPermissions => PermissionMode::BypassPermissions,
         }),
         args: args.args,

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use serde::Serialize;
 
 use crate::claude::Claude;
-use crate::claude::install::{FAILS_CLOSED_SINCE, OLDEST_TRIED};
+use crate::claude::install::{FAILS_CLOSED_SINCE, InstallError, OLDEST_TRIED};
 use crate::config::{Config, CredentialStore};
 use crate::control::{Client, ClientError, Identity, Status};
-use crate::credential::{Relays, StoreKind, Vault};
+use crate::credential::{Relays, SecretError, StoreKind, Vault};
 use crate::paths::Paths;
 use crate::service::{self, Program};
 
@@ -145,11 +145,21 @@ fn directories(config: &Config, paths: &Paths) -> Vec<Finding> {
 fn claude_code(claude: &Claude, env: &std::collections::BTreeMap<String, String>) -> Vec<Finding> {
     let installed = match claude.installed() {
         Ok(installed) => installed,
-        Err(error) => {
+        Err(InstallError::NotFound) => {
             return vec![Finding::error(
                 "claude",
-                error.to_string(),
-                "Install Claude Code: npm install -g @anthropic-ai/claude-code",
+                "Claude Code was not found.",
+                "Install it: npm install -g @anthropic-ai/claude-code. If it is installed, name its path as `claude_path` in the configuration.",
+            )];
+        }
+        Err(InstallError::BadPath(path)) => {
+            return vec![Finding::error(
+                "claude",
+                format!(
+                    "There is no executable program at {}, the `claude_path` of the configuration.",
+                    path.display()
+                ),
+                "Correct `claude_path`, or remove it.",
             )];
         }
     };
@@ -280,10 +290,22 @@ fn credentials(vault: &Vault, policy: CredentialStore, is_paired: bool) -> Vec<F
         None if policy == CredentialStore::File => {}
         None => {
             if let Err(error) = vault.probe_keyring() {
-                let fix = "Nothing to do: secrets will be kept in files with mode 0600.";
-                let level = if policy == CredentialStore::Keyring { Level::Error } else { Level::Ok };
-                let fix = (policy == CredentialStore::Auto).then(|| fix.to_owned());
-                findings.push(Finding { id: "keyring", level, text: error.to_string(), fix });
+                findings.push(match (policy, error) {
+                    (CredentialStore::Keyring, error) => {
+                        Finding { id: "keyring", level: Level::Error, text: error.to_string(), fix: None }
+                    }
+                    // The sentence of the error tells how to do what happens by itself here.
+                    (_, SecretError::NoKeyring(reason)) => Finding::ok(
+                        "keyring",
+                        format!(
+                            "No keyring can be used ({reason}); secrets will be kept in files with mode 0600."
+                        ),
+                    ),
+                    (_, error) => Finding::ok(
+                        "keyring",
+                        format!("{error} Until it does, new secrets are kept in files with mode 0600."),
+                    ),
+                });
             }
         }
     }

@@ -18,7 +18,7 @@ use claudenest_shared::wire::holder::{HolderExit, IoKind, RecordingState};
 
 use super::child::Child;
 use super::core::Core;
-use super::exit::{ExitRecord, write_exit};
+use super::exit::{Address, ExitRecord, write_exit};
 use super::recording::Recorder;
 use super::spawn::Ready;
 use super::{HolderSpec, connection, sys};
@@ -35,6 +35,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const RECORD_INTERVAL: Duration = Duration::from_millis(50);
 /// Unless this much waits for it.
 pub(super) const RECORD_EAGER_BYTES: u64 = 256 * 1024;
+/// How soon, and how often at most, a holder whose child has ended looks whether a daemon can still come for the exit. It
+/// is the only thing that a holder does without being asked, and a running session does not do it.
+const LONELY_CHECK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// Time for the last messages to reach their readers before the process goes.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -144,7 +147,7 @@ pub(super) fn run() -> ExitCode {
     let _ = rustix::process::setsid();
     sys::shield_from_signals();
     let mut json = Vec::new();
-    let (shared, spec) = match read_spec(&mut json).and_then(|spec| Ok((prepare(&spec)?, spec))) {
+    let (shared, address) = match read_spec(&mut json).and_then(|spec| prepare(&spec)) {
         Ok(parts) => parts,
         Err(message) => {
             say(&Ready::Failed { message });
@@ -155,7 +158,7 @@ pub(super) fn run() -> ExitCode {
     json.fill(0);
     say(&Ready::Ready { holder_pid: std::process::id(), child_pid: shared.child.pid() });
     detach_stdio();
-    reap(&shared, &spec.dir, &spec.socket);
+    reap(&shared, &address);
     ExitCode::SUCCESS
 }
 
@@ -184,7 +187,7 @@ fn detach_stdio() {
     }
 }
 
-fn prepare(spec: &HolderSpec) -> Result<Arc<Shared>, String> {
+fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
     let cannot =
         |what: &str, path: &Path, error: &io::Error| format!("{what} {} failed: {error}.", path.display());
     std::fs::DirBuilder::new()
@@ -196,6 +199,7 @@ fn prepare(spec: &HolderSpec) -> Result<Arc<Shared>, String> {
     let _ = std::fs::remove_file(&spec.socket);
     let listener =
         bind_private(&spec.socket).map_err(|error| cannot("Opening the socket", &spec.socket, &error))?;
+    let address = Address::new(&spec.dir, &spec.socket);
     let child = Child::start(spec)?;
     let recorder = if spec.recording_bytes == 0 {
         None
@@ -230,7 +234,7 @@ fn prepare(spec: &HolderSpec) -> Result<Arc<Shared>, String> {
         shared.child.signal(libc::SIGKILL as u8);
         format!("The holder could not start its threads: {error}.")
     })?;
-    Ok(shared)
+    Ok((shared, address))
 }
 
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
@@ -356,8 +360,9 @@ fn record(shared: &Shared, mut recorder: Recorder) {
     }
 }
 
-/// Waits for the child, lets its last output arrive, tells everybody, and stays until the exit is stored.
-fn reap(shared: &Shared, dir: &Path, socket: &Path) {
+/// Waits for the child, lets its last output arrive, tells everybody, and stays until the exit is stored, or nobody can
+/// come for it any more.
+fn reap(shared: &Shared, address: &Address) {
     shared.child.wait_for_end();
     let mut state = shared.lock();
     state.is_child_over = true;
@@ -373,14 +378,25 @@ fn reap(shared: &Shared, dir: &Path, socket: &Path) {
     let offset = state.core.head();
     state.core.end(HolderExit { offset, exit, at });
     drop(state);
-    // Nobody is told before it is on disk; if the disk is full, memory has to do.
-    let _ = write_exit(dir, &ExitRecord { epoch: shared.epoch, offset, exit, at });
+    // Nobody is told before it is on disk; if the disk is full, memory has to do until it is not.
+    let record = ExitRecord { epoch: shared.epoch, offset, exit, at };
+    let mut is_durable = write_exit(address.dir(), &record).is_ok();
     let mut state = shared.lock();
     state.is_exit_stored = true;
     shared.tell(&state);
     shared.record.notify_one();
+    let (mut pause, longest) = LONELY_CHECK;
     while !state.may_leave {
-        state = shared.wait(state);
+        drop(state);
+        is_durable = is_durable || write_exit(address.dir(), &record).is_ok();
+        let is_lonely = address.is_forgotten() || (is_durable && address.is_unreachable());
+        state = shared.lock();
+        if is_lonely {
+            state.may_leave = true;
+        } else if !state.may_leave {
+            state = shared.wait_for(state, pause);
+            pause = (pause * 2).min(longest);
+        }
     }
     shared.record.notify_one();
     // The last messages and the last recorded bytes.
@@ -388,5 +404,5 @@ fn reap(shared: &Shared, dir: &Path, socket: &Path) {
     while (state.unsaid > 0 || state.recorded < offset) && since.elapsed() < FAREWELL {
         state = shared.wait_for(state, Duration::from_millis(20));
     }
-    let _ = std::fs::remove_file(socket);
+    address.remove_socket();
 }

@@ -279,7 +279,7 @@ impl Core {
                 now,
                 id,
                 SessionState::Terminated,
-                Some("ended on request before it had started".into()),
+                Some("on request, before it had started".into()),
                 StateSource::Process,
             );
         } else if attempts >= START_ATTEMPTS {
@@ -382,25 +382,19 @@ impl Core {
         let is_starting = record.info.state == SessionState::Starting;
         match wish {
             Wish::Stop => {
-                self.set_state(now, id, SessionState::Terminated, Some("ended on request".into()), process)
+                self.set_state(now, id, SessionState::Terminated, Some("on request".into()), process)
             }
             Wish::Limit => {
                 self.set_state(
                     now,
                     id,
                     SessionState::Terminated,
-                    Some("ended: it used more memory than allowed".into()),
+                    Some("it used more memory than allowed".into()),
                     process,
                 );
             }
             Wish::Hibernate if !is_starting => {
-                self.set_state(
-                    now,
-                    id,
-                    SessionState::Hibernated,
-                    Some("hibernated; wake it to go on".into()),
-                    process,
-                );
+                self.set_state(now, id, SessionState::Hibernated, Some("wake it to go on".into()), process);
             }
             Wish::Restart => {
                 self.set_state(now, id, SessionState::Terminated, Some("restarts".into()), process);

@@ -7,7 +7,7 @@ use claudenest_shared::session::{PermissionMode, SessionMode, SessionSpec, TermS
 use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
 
 use crate::claude::Claude;
-use crate::claude::command::MAX_ARGUMENT_BYTES;
+use crate::claude::command::{self, MAX_ARGUMENT_BYTES};
 use crate::directory::Roots;
 
 /// More arguments than anybody types; the kernel's own limit is on their total size.
@@ -33,6 +33,10 @@ pub(super) fn checked(
             *text = None;
         }
     }
+    if spec.mode == SessionMode::Interactive && command::is_print(&spec.args) {
+        // `claude -p …`: it ends with its answer, and a resumed one would lack a prompt.
+        spec.mode = SessionMode::Oneshot;
+    }
     if spec.mode == SessionMode::Shell {
         // A form for all modes may send these; they mean nothing to a shell.
         spec.model = None;
@@ -48,6 +52,9 @@ pub(super) fn checked(
     spec.cwd = cwd.to_string_lossy().into_owned();
     if spec.mode != SessionMode::Shell {
         claude.find().map_err(|error| WireError::new(ErrorCode::ClaudeUnavailable, error.to_string()))?;
+        if let Some(mode) = spec.permission_mode {
+            claude.check_permission_mode(mode).map_err(|sentence| invalid(&sentence))?;
+        }
     }
     Ok(spec)
 }
@@ -100,7 +107,7 @@ fn check_texts(spec: &SessionSpec) -> Result<(), WireError> {
 
 fn check_mode(spec: &SessionSpec) -> Result<(), WireError> {
     match spec.mode {
-        SessionMode::Oneshot if spec.prompt.is_none() => {
+        SessionMode::Oneshot if spec.prompt.is_none() && !command::is_print(&spec.args) => {
             return Err(invalid(
                 "A oneshot session runs one prompt to its end and needs one. Give it a prompt.",
             ));
@@ -178,6 +185,16 @@ mod tests {
         assert_eq!((spec.prompt, spec.model), (None, None));
         assert!(Path::new(&spec.cwd).is_absolute());
         assert_eq!(spec.size, Some(TermSize { cols: 2, rows: 300 }));
+    }
+
+    #[test]
+    fn a_print_run_is_a_oneshot_with_its_prompt_among_the_arguments() {
+        for flag in ["-p", "--print"] {
+            let spec = check(|spec| spec.args = vec![flag.into(), "hello".into()]).unwrap();
+            assert_eq!((spec.mode, spec.args.len()), (SessionMode::Oneshot, 2));
+        }
+        let spec = check(|spec| spec.args = vec!["--".into(), "-p".into()]).unwrap();
+        assert_eq!(spec.mode, SessionMode::Interactive, "after -- it is the prompt");
     }
 
     #[test]

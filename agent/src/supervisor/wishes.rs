@@ -31,7 +31,7 @@ impl Core {
                 now,
                 id,
                 SessionState::Terminated,
-                Some("ended on request".into()),
+                Some("on request".into()),
                 StateSource::Process,
             );
             self.fill(now);
@@ -59,7 +59,7 @@ impl Core {
                     now,
                     id,
                     SessionState::Paused,
-                    Some("paused on request".into()),
+                    Some("on request".into()),
                     StateSource::Process,
                 );
                 Ok(())

@@ -189,6 +189,58 @@ async fn exit_code_seven_arrives_as_seven_once_after_all_output() {
     assert_eq!(Recording::of(&run.spec.dir).read(0, 100).unwrap().unwrap(), b"hello");
 }
 
+/// Nobody is left who could ask: no process stays behind for ever.
+#[tokio::test]
+async fn an_ended_holder_goes_when_no_daemon_can_find_it_any_more() {
+    // The socket went: the exit is on disk, where the next daemon finds it.
+    let run = shell("exit 7");
+    let spawned = run.start().await;
+    crate::wait::until("the exit", || read_exit(&run.spec.dir)).await;
+    let mut client = Client::connect(&run.spec.socket, 0);
+    assert_eq!(client.until_exit().exit, Exit::Code { code: 7 });
+    drop(client);
+    assert!(is_alive(spawned.holder_pid), "as long as a daemon may come, it stays");
+    std::fs::remove_file(&run.spec.socket).unwrap();
+    crate::wait::until_true("it goes without a socket", || !is_alive(spawned.holder_pid)).await;
+    assert_eq!(read_exit(&run.spec.dir).unwrap().exit, Exit::Code { code: 7 });
+
+    // The directory went while the child ran: there is no place for the exit, and nobody looks for it.
+    let run = shell("read x; exit 7");
+    let spawned = run.start().await;
+    let mut client = Client::connect(&run.spec.socket, 0);
+    std::fs::remove_dir_all(&run.spec.dir).unwrap();
+    client.input(1, b"go\n");
+    assert_eq!(client.until_exit().exit, Exit::Code { code: 7 }, "who is connected still hears it");
+    crate::wait::until_true("it goes without a directory", || !is_alive(spawned.holder_pid)).await;
+    assert!(!run.spec.socket.exists(), "the holder cleaned up");
+
+    // Everything went at once, as with a test's directory, and nobody is connected.
+    let run = shell("read x");
+    let spawned = run.start().await;
+    drop(run);
+    kill(spawned.child_pid);
+    crate::wait::until_true("it goes without anything", || !is_alive(spawned.holder_pid)).await;
+}
+
+/// A disk that cannot take the exit does not lose it: the holder stays, and writes it when it can.
+#[tokio::test]
+async fn an_exit_that_cannot_be_written_is_kept_until_it_can() {
+    let run = shell("read x; exit 7");
+    let spawned = run.start().await;
+    let mut client = Client::connect(&run.spec.socket, 0);
+    // Something in the way of the file, which also stops root.
+    let in_the_way = run.spec.dir.join("exit.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    client.input(1, b"go\n");
+    assert_eq!(client.until_exit().exit, Exit::Code { code: 7 });
+    drop(client);
+    std::fs::remove_file(&run.spec.socket).unwrap();
+    assert!(is_alive(spawned.holder_pid) && read_exit(&run.spec.dir).is_none());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    crate::wait::until_true("it goes", || !is_alive(spawned.holder_pid)).await;
+    assert_eq!(read_exit(&run.spec.dir).unwrap().exit, Exit::Code { code: 7 });
+}
+
 #[tokio::test]
 async fn a_signal_is_told_as_a_signal() {
     let run = shell("kill -KILL $$");

@@ -55,6 +55,10 @@ impl Own {
             .env("TERM", "xterm-256color")
             .current_dir(self.path("work"))
             .stdin(Stdio::null());
+        let config = self.path("config.toml");
+        if config.exists() {
+            command.env("CLAUDENEST_AGENT_CONFIG", config);
+        }
         command
     }
 

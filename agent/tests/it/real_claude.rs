@@ -214,6 +214,45 @@ async fn a_oneshot_answers_and_ends_with_0() {
     daemon.stop().await;
 }
 
+/// `claude -p hi` of the drop-in: it has a conversation, but `--resume` would want another prompt. What is offered
+/// is to run it again.
+#[tokio::test]
+async fn a_print_run_is_not_offered_for_resume_and_its_restart_runs_it_again() {
+    let Some((nest, _mock)) = nest(TWO_ANSWERS).await else { return };
+    let daemon = nest.start().await;
+    let spec = SessionSpec { args: vec!["-p".into(), "hi".into()], ..nest.spec(SessionMode::Interactive) };
+    let info = daemon.create(spec).await;
+    let is_answer = |info: &claudenest_shared::session::SessionInfo| info.state.is_final();
+    let ended = daemon.until(info.id, "the end", is_answer).await;
+    assert_eq!((ended.mode, ended.exit), (SessionMode::Oneshot, Some(Exit::Code { code: 0 })));
+    assert!(!ended.is_resumable, "{ended:?}");
+    daemon.op(Op::SessionRestart { session: info.id }).await.unwrap();
+    let again = daemon.until(info.id, "the end", |info| info.epoch == 2 && is_answer(info)).await;
+    assert_eq!((again.state, again.exit), (SessionState::Completed, Some(Exit::Code { code: 0 })));
+    assert_ne!(again.claude_session_id, ended.claude_session_id);
+    assert!(daemon.screen(info.id).await.contains("first answer"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn every_permission_mode_is_one_that_claude_takes() {
+    let Some((nest, _mock)) = nest(TWO_ANSWERS).await else { return };
+    let daemon = nest.start().await;
+    use PermissionMode as Mode;
+    for mode in [Mode::Default, Mode::AcceptEdits, Mode::Plan, Mode::Auto, Mode::DontAsk] {
+        let spec = SessionSpec {
+            prompt: Some("hi".into()),
+            permission_mode: Some(mode),
+            ..nest.spec(SessionMode::Oneshot)
+        };
+        let info = daemon.create(spec).await;
+        let ended = daemon.until(info.id, "the end", |info| info.state.is_final()).await;
+        let screen = daemon.screen(info.id).await;
+        assert_eq!(ended.exit, Some(Exit::Code { code: 0 }), "{mode:?}: {screen}");
+    }
+    daemon.stop().await;
+}
+
 /// Everything in the files below a directory.
 fn recorded(dir: &Path) -> String {
     let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect();

@@ -88,8 +88,12 @@ enum Command {
         /// Which shell.
         shell: Shell,
     },
-    /// Prints the manual page.
-    Man,
+    /// Prints the manual page, or writes one page for each command.
+    Man {
+        /// Write all pages into this directory.
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -203,7 +207,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "claudenest-relay", &mut text);
             print(&String::from_utf8_lossy(&text))
         }
-        Command::Man => show::man(Cli::command()),
+        Command::Man { dir } => show::man(Cli::command(), dir.as_deref()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Commands that only print.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::{Failure, print, print_json};
@@ -25,8 +27,13 @@ pub(super) fn config(loaded: &Loaded, json: bool) -> Result<(), Failure> {
     print(&text)
 }
 
-/// The manual page, with one section for each command.
-pub(super) fn man(command: clap::Command) -> Result<(), Failure> {
+/// The manual page, with one section for each command; or a page for each of them in a directory.
+pub(super) fn man(command: clap::Command, dir: Option<&Path>) -> Result<(), Failure> {
+    if let Some(dir) = dir {
+        std::fs::create_dir_all(dir)?;
+        clap_mangen::generate_to(command, dir)?;
+        return Ok(());
+    }
     let mut page = Vec::new();
     let mut command = command;
     command.build();

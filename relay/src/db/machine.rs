@@ -8,6 +8,8 @@ use claudenest_shared::machine::{MachineFacts, MachineState};
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::browser::MachineInfo;
 
+use sqlx::{Postgres, Transaction};
+
 use super::{Db, DbError, at, from_json, from_word, ms, to_json, word};
 
 /// What a machine token opens.
@@ -206,16 +208,69 @@ pub async fn get(db: &Db, user: UserId, machine: MachineId) -> Result<Option<Mac
     row.map(Row::info).transpose()
 }
 
+/// Most characters of a machine's name: a host name has at most 253.
+pub const MAX_NAME_CHARS: usize = 253;
+
+/// What became of a wish for a name.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Renamed {
+    /// The machine is called so now.
+    Done(Box<MachineInfo>),
+    /// Another machine of the user is called so.
+    Taken,
+    /// The user has no such machine.
+    NotFound,
+}
+
+/// Names of a user's listed machines but the one with this key. Until the transaction ends, nobody else names a
+/// machine of this user.
+pub(super) async fn names(
+    tx: &mut Transaction<'static, Postgres>,
+    user: UserId,
+    but: Option<&[u8]>,
+) -> Result<Vec<String>, DbError> {
+    sqlx::query!("select id from users where id = $1 for no key update", user.0)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let names = sqlx::query_scalar!(
+        "select name from machines
+          where user_id = $1 and removed_at is null and ($2::bytea is null or public_key <> $2)",
+        user.0,
+        but
+    );
+    Ok(names.fetch_all(&mut **tx).await?)
+}
+
+fn is_taken(name: &str, others: &[String]) -> bool {
+    others.iter().any(|other| other.to_lowercase() == name.to_lowercase())
+}
+
+/// The wished name, or the first of "name-2", "name-3", … that nobody has.
+pub(super) fn free_name(wished: &str, others: &[String]) -> String {
+    let numbered = (2u32..).map(|number| {
+        let suffix = format!("-{number}");
+        wished.chars().take(MAX_NAME_CHARS - suffix.len()).collect::<String>() + &suffix
+    });
+    let whole = wished.chars().take(MAX_NAME_CHARS).collect();
+    let name = std::iter::once(whole).chain(numbered).find(|name| !is_taken(name, others));
+    name.expect("an endless row of numbers has a free one")
+}
+
 /// Renames a machine of a user.
 ///
 /// # Errors
 /// When the database is away.
-pub async fn rename(
-    db: &Db,
-    user: UserId,
-    machine: MachineId,
-    name: &str,
-) -> Result<Option<MachineInfo>, DbError> {
+pub async fn rename(db: &Db, user: UserId, machine: MachineId, name: &str) -> Result<Renamed, DbError> {
+    let mut tx = db.pool().begin().await?;
+    let own = sqlx::query_scalar!(
+        "select public_key from machines where user_id = $1 and id = $2 and removed_at is null",
+        user.0,
+        machine.0
+    );
+    let Some(own) = own.fetch_optional(&mut *tx).await? else { return Ok(Renamed::NotFound) };
+    if is_taken(name, &names(&mut tx, user, Some(&own)).await?) {
+        return Ok(Renamed::Taken);
+    }
     let row = sqlx::query_as!(
         Row,
         "update machines set name = $3 where user_id = $1 and id = $2 and removed_at is null
@@ -224,9 +279,12 @@ pub async fn rename(
         machine.0,
         name
     )
-    .fetch_optional(db.pool())
+    .fetch_optional(&mut *tx)
     .await?;
-    row.map(Row::info).transpose()
+    let Some(row) = row else { return Ok(Renamed::NotFound) };
+    let info = row.info()?;
+    tx.commit().await?;
+    Ok(Renamed::Done(Box::new(info)))
 }
 
 /// Removes a machine of a user: its token is void, its sessions leave the lists. True if there was one.

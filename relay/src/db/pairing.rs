@@ -10,7 +10,7 @@ use claudenest_shared::time::UnixMs;
 use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Db, DbError, at, from_json, from_word, ms, new_id, to_json};
+use super::{Db, DbError, at, from_json, from_word, machine, ms, new_id, to_json};
 
 /// A pairing that begins.
 #[derive(Clone, Debug)]
@@ -423,7 +423,8 @@ async fn insert_machine(
     now: UnixMs,
 ) -> Result<NewMachine, DbError> {
     let hostname = facts.get("hostname").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let name = if hostname.is_empty() { "machine" } else { hostname };
+    let others = machine::names(tx, user, Some(public_key)).await?;
+    let name = machine::free_name(if hostname.is_empty() { "machine" } else { hostname }, &others);
     let row = sqlx::query!(
         "insert into machines (id, user_id, name, public_key, token_digest, state, state_since, paired_at, facts)
          values ($1, $2, $3, $4, $5, 'never_connected', $6, $6, $7)

@@ -20,11 +20,9 @@ use crate::app::App;
 use crate::auth::address::Client;
 use crate::auth::login::LoggedIn;
 use crate::db::audit::{self, Entry};
-use crate::db::machine;
+use crate::db::machine::{self, MAX_NAME_CHARS, Renamed};
 use crate::hub::DisconnectReason;
 
-/// Longest machine name in characters: a host name fits.
-const MAX_NAME_CHARS: usize = 253;
 /// How long a machine may take for a question about itself.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -69,6 +67,7 @@ pub struct RenameMachine {
 #[utoipa::path(patch, path = "/api/machines/{id}", tag = "machines", request_body = RenameMachine,
     params(("id" = MachineId, Path, description = "The machine")), responses(
     (status = 200, body = MachineInfo), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody),
+    (status = 409, body = ErrorBody, description = "Another machine of the user has this name"),
     (status = 422, body = ErrorBody)))]
 async fn rename(
     State(app): State<App>,
@@ -84,11 +83,16 @@ async fn rename(
             format!("A machine's name has 1 to {MAX_NAME_CHARS} characters and no control characters."),
         ));
     }
-    let info = machine::rename(&app.db, user.user_id(), id, name)
-        .await?
-        .ok_or_else(|| ApiError::not_found("machine"))?;
-    app.hub.publish(user.user_id(), ServerMessage::Machine { machine: Box::new(info.clone()) });
-    Ok(Json(info))
+    let info = match machine::rename(&app.db, user.user_id(), id, name).await? {
+        Renamed::Done(info) => info,
+        Renamed::NotFound => return Err(ApiError::not_found("machine")),
+        Renamed::Taken => {
+            let sentence = format!("Another of your machines is called {name}. Choose another name.");
+            return Err(ApiError::new(ErrorCode::NameTaken, sentence));
+        }
+    };
+    app.hub.publish(user.user_id(), ServerMessage::Machine { machine: info.clone() });
+    Ok(Json(*info))
 }
 
 /// Removes a machine: its token is void and its link closes within 5 seconds. Its sessions keep running on the machine.

@@ -490,6 +490,36 @@ async fn an_enrolment_token_pairs_one_machine() {
     );
 }
 
+/// Cloned machines have one host name; their owner has to tell them apart.
+#[tokio::test]
+async fn machines_of_one_user_have_different_names() {
+    let relay = Relay::new().await;
+    let (alice, bob) = (relay.log_in("alice@example.com").await, relay.log_in("bob@example.com").await);
+    let agents: Vec<_> = (0..3).map(|_| Agent::new(&relay)).collect();
+    // At the same moment, too: one transaction names, the others wait.
+    let (first, second, third) =
+        tokio::join!(agents[0].pair_with(&alice), agents[1].pair_with(&alice), agents[2].pair_with(&alice));
+    let name = |answer: &Answer| answer.body["machine_name"].as_str().unwrap().to_owned();
+    let mut names = vec![name(&first), name(&second), name(&third)];
+    names.sort();
+    assert_eq!(names, ["castor", "castor-2", "castor-3"]);
+    assert_eq!(name(&Agent::new(&relay).pair_with(&bob).await), "castor", "others' machines do not count");
+    let path = |answer: &Answer| format!("/api/machines/{}", answer.body["machine_id"].as_str().unwrap());
+    let rename = async |machine: &Answer, to: &str| {
+        alice.call(Method::PATCH, &path(machine), Some(json!({ "name": to }))).await
+    };
+    assert_eq!(rename(&first, "Studio").await.body["name"], "Studio");
+    let taken = rename(&second, "sTUDIO").await;
+    assert_eq!((taken.status, taken.code()), (StatusCode::CONFLICT, "name_taken"), "{:?}", taken.body);
+    assert!(taken.body["error"]["message"].as_str().unwrap().contains("Choose another"));
+    assert_eq!(rename(&first, "studio").await.body["name"], "studio", "its own name is not taken");
+    // A machine that was removed does not keep its name, and gets a free one when it comes back.
+    assert_eq!(alice.call(Method::DELETE, &path(&first), None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(rename(&second, "studio").await.status, StatusCode::OK);
+    assert_eq!(rename(&third, "castor").await.status, StatusCode::OK);
+    assert_eq!(name(&agents[0].pair_with(&alice).await), "castor-2");
+}
+
 #[tokio::test]
 async fn a_machine_can_leave_and_come_back_as_itself() {
     let relay = Relay::new().await;

@@ -5,6 +5,7 @@
 //! | `raw` | raw mode: bytes pass the terminal unchanged |
 //! | `print TEXT` | prints TEXT (`\e`, `\a`, `\n`, `\r`, `\s` for space, `\p` for `;` are understood) |
 //! | `wait TEXT` | reads input until TEXT came |
+//! | `await FILE` | waits until FILE exists |
 //! | `echo TEXT` | copies input to output until TEXT came |
 //! | `file FILE` | prints the bytes of FILE |
 //! | `lines N FILE` | N lines of mixed UTF-8; their byte count and SHA-256 go to FILE |
@@ -80,6 +81,11 @@ impl Fake {
             }
             "print" => self.print(&unescape(rest))?,
             "wait" => self.until(&unescape(rest), false)?,
+            "await" => {
+                while !std::path::Path::new(rest).exists() {
+                    self.poll(Duration::from_millis(10))?;
+                }
+            }
             "echo" => self.until(&unescape(rest), true)?,
             "file" => self.print(&std::fs::read(rest)?)?,
             "lines" => {

@@ -5,6 +5,7 @@ use claudenest_shared::session::Exit;
 use claudenest_tests::PATIENCE;
 use claudenest_tests::agent::{Agent, OWNER};
 use claudenest_tests::free_port;
+use claudenest_tests::process::wait_end;
 use claudenest_tests::proxy::{Proxy, Weather};
 use claudenest_tests::relay::Relay;
 use claudenest_tests::viewer::Viewer;
@@ -83,6 +84,85 @@ async fn the_relay_is_killed_20_times_in_mid_output() -> Result<()> {
     pour.more().await?;
     ensure!(pid_of(&world.agent.show("pour")?)? == pour.pid);
     pour.finish(&world.agent).await
+}
+
+/// What may break around an exit.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Socket,
+    Relay,
+    Daemon,
+}
+
+impl Fault {
+    fn strike(self, world: &mut World, viewer: &mut Viewer) {
+        match self {
+            Self::Socket => viewer.cut(),
+            Self::Relay => world.relay.kill(),
+            Self::Daemon => world.agent.kill_daemon(),
+        }
+    }
+
+    fn mend(self, world: &mut World) -> Result<()> {
+        match self {
+            Self::Socket => Ok(()),
+            Self::Relay => world.relay.resume(),
+            Self::Daemon => world.agent.run_daemon(),
+        }
+    }
+}
+
+/// Exit code 7 is told as 7, and for one viewer once: with the socket, the relay and the daemon dying before the exit,
+/// together with it, and after it was seen. Who attaches again hears of the same end, at the same place, again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_is_one_exit_whatever_breaks_before_during_or_after_it() -> Result<()> {
+    let mut world = World::new().await?;
+    for (round, fault) in [Fault::Socket, Fault::Relay, Fault::Daemon].into_iter().enumerate() {
+        let go = world.agent.home().join(format!("go-{round}"));
+        let check = |viewer: &Viewer, when: &str, repeated: u32| {
+            let seen = viewer.seen();
+            eprintln!("{fault:?} {when}: {seen:?}");
+            ensure!(seen.exits == [Exit::Code { code: 7 }], "{fault:?} {when}: {seen:?}");
+            ensure!(seen.repeated_exits == repeated, "{fault:?} {when}: {seen:?}");
+            ensure!(seen.gaps == 0 && seen.snapshots == 0, "{fault:?} {when}: {seen:?}");
+            Ok(())
+        };
+
+        // Before: the child ends while there is no way to the viewer.
+        let name = format!("before-{round}");
+        let script = format!("raw; print READY; await {}; print BYE; exit 7", go.display());
+        let session = world.agent.new_session(&name, &script)?;
+        let mut viewer = Viewer::attach(&world.alice, id_of(&session)?).await?;
+        viewer.until_text("READY").await?;
+        fault.strike(&mut world, &mut viewer);
+        std::fs::write(&go, "")?;
+        wait_end(pid_of(&session)?, PATIENCE)?;
+        fault.mend(&mut world)?;
+        viewer.until_exit().await?;
+        check(&viewer, "before", 0)?;
+
+        // During: the fault and the exit run a race.
+        let name = format!("during-{round}");
+        let session = world.agent.new_session(&name, "raw; print READY; wait x; print BYE; exit 7")?;
+        let mut viewer = Viewer::attach(&world.alice, id_of(&session)?).await?;
+        viewer.until_text("READY").await?;
+        viewer.send(b"x").await?;
+        fault.strike(&mut world, &mut viewer);
+        fault.mend(&mut world)?;
+        // What the fault swallowed goes again, once.
+        viewer.until_exit().await?;
+        check(&viewer, "during", 0)?;
+
+        // After: the same end again, three times.
+        for repeated in 1..=3 {
+            viewer.cut();
+            fault.strike(&mut world, &mut viewer);
+            fault.mend(&mut world)?;
+            viewer.until(|viewer| viewer.seen().repeated_exits >= repeated).await?;
+            check(&viewer, "after", repeated)?;
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

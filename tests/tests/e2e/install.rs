@@ -74,6 +74,8 @@ fn the_installer_installs_updates_and_removes() -> Result<()> {
         "share/zsh/site-functions/_claudenest-agent",
         "share/fish/vendor_completions.d/claudenest-agent.fish",
         "share/man/man1/claudenest-agent.1",
+        "share/man/man1/claudenest-agent-session-new.1",
+        "share/man/man1/claudenest-relay-serve.1",
     ] {
         ensure!(prefix.join(file).metadata().is_ok_and(|file| file.len() > 0), "{file} is missing");
     }
@@ -132,6 +134,7 @@ fn the_packages_install_update_and_remove() -> Result<()> {
     for file in [
         "usr/bin/claudenest-agent",
         "usr/share/man/man1/claudenest-agent.1.gz",
+        "usr/share/man/man1/claudenest-agent-session-attach.1.gz",
         "lib/systemd/user/claudenest-agent.service",
     ] {
         ensure!(listing.contains(file), "{file} is not in the package:\n{listing}");

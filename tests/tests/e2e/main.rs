@@ -10,3 +10,4 @@ mod pairing;
 mod proxies;
 mod stream;
 mod support;
+mod troubles;

@@ -12,34 +12,7 @@ use claudenest_tests::relay::Relay;
 use claudenest_tests::viewer::Viewer;
 use claudenest_tests::{PATIENCE, free_port, repository, scratch};
 
-use crate::support::{id_of, wait_online};
-
-/// A certificate for 127.0.0.1 and the authority that signed it, as files.
-struct Certificate {
-    dir: tempfile::TempDir,
-}
-
-impl Certificate {
-    fn new() -> Result<Self> {
-        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-        let dir = scratch("tls");
-        let mut authority = CertificateParams::new(Vec::new())?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority_key = KeyPair::generate()?;
-        let authority_pem = authority.self_signed(&authority_key)?.pem();
-        let key = KeyPair::generate()?;
-        let issuer = Issuer::new(authority, authority_key);
-        let leaf = CertificateParams::new(vec!["127.0.0.1".into()])?.signed_by(&key, &issuer)?;
-        std::fs::write(dir.path().join("ca.pem"), &authority_pem)?;
-        std::fs::write(dir.path().join("cert.pem"), leaf.pem() + &authority_pem)?;
-        std::fs::write(dir.path().join("key.pem"), key.serialize_pem())?;
-        Ok(Self { dir })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-}
+use crate::support::{Certificate, id_of, wait_online};
 
 /// A program that `make setup` unpacked or the system has.
 fn tool(name: &str) -> Result<PathBuf> {
@@ -86,7 +59,7 @@ async fn check(relay: &Relay, certificate: &Certificate) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_nginx() -> Result<()> {
     let port = free_port();
-    let certificate = Certificate::new()?;
+    let certificate = Certificate::new("Proxies")?;
     let relay = Relay::start_with(&[], Some(&format!("https://127.0.0.1:{port}")))?;
     let sample = std::fs::read_to_string(repository().join("installers/nginx.conf"))?
         .replace("listen 443 ssl", &format!("listen 127.0.0.1:{port} ssl"))
@@ -120,7 +93,7 @@ async fn behind_nginx() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_caddy() -> Result<()> {
     let port = free_port();
-    let certificate = Certificate::new()?;
+    let certificate = Certificate::new("Proxies")?;
     let relay = Relay::start_with(&[], Some(&format!("https://127.0.0.1:{port}")))?;
     let files =
         format!("{} {}", certificate.path("cert.pem").display(), certificate.path("key.pem").display());
@@ -144,7 +117,7 @@ async fn behind_caddy() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_certificate_of_its_own() -> Result<()> {
-    let certificate = Certificate::new()?;
+    let certificate = Certificate::new("Proxies")?;
     let (cert, key) = (certificate.path("cert.pem"), certificate.path("key.pem"));
     let args = ["--tls-cert", &cert.display().to_string(), "--tls-key", &key.display().to_string()];
     let port = free_port();

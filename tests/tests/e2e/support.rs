@@ -1,6 +1,6 @@
 //! What several end-to-end tests need.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use claudenest_shared::id::SessionId;
@@ -10,6 +10,7 @@ use claudenest_tests::agent::{Agent, OWNER};
 use claudenest_tests::browser::Socket;
 use claudenest_tests::http::Http;
 use claudenest_tests::relay::Relay;
+use claudenest_tests::scratch;
 use serde_json::Value;
 
 /// A relay, an agent paired with it and linked, and the owner's login.
@@ -26,6 +27,46 @@ impl World {
         let alice = relay.log_in(OWNER)?;
         wait_online(&alice).await?;
         Ok(Self { relay, agent, alice })
+    }
+}
+
+/// A certificate authority, and the certificate of a relay, as files.
+pub struct Certificate {
+    dir: tempfile::TempDir,
+    authority: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Certificate {
+    /// A new authority with a name, and a certificate for 127.0.0.1 that it signed.
+    pub fn new(authority_name: &str) -> Result<Self> {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let dir = scratch("tls");
+        let mut authority = CertificateParams::new(Vec::new())?;
+        authority.distinguished_name.push(rcgen::DnType::CommonName, authority_name);
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        std::fs::write(dir.path().join("ca.pem"), authority.self_signed(&key)?.pem())?;
+        let certificate = Self { dir, authority: Issuer::new(authority, key) };
+        certificate.issue("127.0.0.1", false)?;
+        Ok(certificate)
+    }
+
+    /// Issues a certificate for `name` in the place of the last one, also one that has expired.
+    pub fn issue(&self, name: &str, is_expired: bool) -> Result<()> {
+        let key = rcgen::KeyPair::generate()?;
+        let mut leaf = rcgen::CertificateParams::new(vec![name.into()])?;
+        if is_expired {
+            leaf.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        }
+        let leaf = leaf.signed_by(&key, &self.authority)?;
+        let authority = std::fs::read_to_string(self.path("ca.pem"))?;
+        std::fs::write(self.path("cert.pem"), leaf.pem() + &authority)?;
+        Ok(std::fs::write(self.path("key.pem"), key.serialize_pem())?)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 

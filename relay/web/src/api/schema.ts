@@ -979,7 +979,7 @@ export interface components {
          * @description Claude Code's permission modes, spelled as its `--permission-mode` takes them.
          * @enum {string}
          */
-        PermissionMode: "default" | "acceptEdits" | "plan" | "bypassPermissions";
+        PermissionMode: "default" | "acceptEdits" | "plan" | "auto" | "dontAsk" | "bypassPermissions";
         /** @description State of a pairing, for the machine. */
         PollAnswer: {
             /** @description The claimant's account. */
@@ -1825,6 +1825,15 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Another machine of the user has this name */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -122,6 +122,8 @@ export const en = {
     default: "Ask before changing anything",
     acceptEdits: "Edit files without asking",
     plan: "Read and plan only",
+    auto: "Claude decides, and asks when it finds something risky",
+    dontAsk: "Refuse what no rule allows, never ask",
     bypassPermissions: "Never ask (sandboxes only)",
     bypassWarning: "Claude will run any command without asking, with your rights on that machine.",
   },

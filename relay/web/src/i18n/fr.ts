@@ -127,6 +127,8 @@ export const fr: Messages = {
     default: "Demander avant tout changement",
     acceptEdits: "Modifier les fichiers sans demander",
     plan: "Lire et planifier seulement",
+    auto: "Claude décide, et demande quand il voit un risque",
+    dontAsk: "Refuser ce qu’aucune règle n’autorise, sans demander",
     bypassPermissions: "Ne jamais demander (bacs à sable)",
     bypassWarning:
       "Claude exécutera n’importe quelle commande sans demander, avec vos droits sur cette machine.",

@@ -15,7 +15,7 @@ import {
 import { VIEWER_WINDOW_BYTES } from "@/wire/limits";
 import type { ChannelHandler, ChannelMessage, LinkState, LiveSocket } from "@/wire/socket";
 
-import { Attachment } from "./attachment";
+import { Attachment, type AttachmentStatus } from "./attachment";
 import { OutputHash } from "./debug";
 import { InputWriter } from "./input";
 import { OrderedTerminal } from "./ordered";
@@ -91,7 +91,14 @@ class Wire {
   }
 }
 
-function make(options: { isWhole?: boolean; withWriter?: boolean; term?: Terminal } = {}) {
+function make(
+  options: {
+    isWhole?: boolean;
+    withWriter?: boolean;
+    term?: Terminal;
+    onStatus?: (status: AttachmentStatus) => void;
+  } = {},
+) {
   const wire = new Wire();
   const term = options.term ?? new Terminal({ cols: 80, rows: 24, allowProposedApi: true });
   const hash = new OutputHash();
@@ -110,6 +117,7 @@ function make(options: { isWhole?: boolean; withWriter?: boolean; term?: Termina
     writer,
     maySize: true,
     isWhole: options.isWhole,
+    onStatus: options.onStatus,
     onOutput: (chunk, position) => hash.output(chunk, position),
     onSnapshot: (position) => hash.snapshot(position),
   });
@@ -209,6 +217,32 @@ describe("an attachment", () => {
     await vi.waitFor(() => expect(row(term, 0)).toBe("new"));
     expect(attachment.status.exit).toBeNull();
     expect(attachment.position).toEqual({ epoch: 1, offset: 3 });
+  });
+
+  it("tells of one end once, however often the page attaches again", () => {
+    const told: unknown[] = [];
+    const { wire, attachment } = make({
+      onStatus: (status) => {
+        if (told.at(-1) !== status.exit) told.push(status.exit);
+      },
+    });
+    wire.attached();
+    wire.snapshot(50, "screen");
+    wire.frame(FrameKind.Exit, 50, Uint8Array.of(0, 7));
+    for (let round = 0; round < 3; round++) {
+      wire.lose();
+      wire.back();
+      wire.attached();
+      // With a snapshot or without one: the screen of an ended session stays ended.
+      if (round === 1) wire.snapshot(50, "screen");
+      wire.frame(FrameKind.Exit, 50, Uint8Array.of(0, 7));
+    }
+    expect(told).toEqual([null, { kind: "code", code: 7 }]);
+    expect(attachment.status.exit).toEqual({ kind: "code", code: 7 });
+    // Another run ends on its own, even with the same code.
+    wire.frame(FrameKind.Output, 0, bytes("new"), 0, 1);
+    wire.frame(FrameKind.Exit, 3, Uint8Array.of(0, 7), 0, 1);
+    expect(told).toEqual([null, { kind: "code", code: 7 }, null, { kind: "code", code: 7 }]);
   });
 
   it("takes the size that came with `attached` only where it holds", async () => {

@@ -110,6 +110,11 @@ export class Attachment {
   #isFirst = true;
   /** Older output on its way: from where, and up to where (known once attached). */
   #older: { from: number; to: number | null; epoch: number } | null = null;
+  /**
+   * Epoch of the run whose end is in `status`. Whoever attaches again is told of the same end again: a run ends once,
+   * so its epoch says that it is no news.
+   */
+  #endedEpoch: number | null = null;
   /** The next snapshot replaces the screen only; the lines above stay. */
   #keepsHistory = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -303,7 +308,8 @@ export class Attachment {
         terminal.write(frame.payload.subarray(4), () => this.#consume(channel, frame.payload.length));
         // A snapshot carries the size that holds at its own offset.
         if (this.#expected && offset >= this.#expected.head) this.#expected = null;
-        this.#set({ size, exit: null, skippedBytes: this.status.skippedBytes + skipped, olderBytes });
+        this.#began(frame.epoch);
+        this.#set({ size, skippedBytes: this.status.skippedBytes + skipped, olderBytes });
         // The machine keeps nothing older, or the session began anew meanwhile.
         if (this.#older) this.#endOlder();
         this.#options.onSnapshot?.(this.position);
@@ -317,6 +323,8 @@ export class Attachment {
         break;
       }
       case FrameKind.Exit:
+        if (this.#endedEpoch === frame.epoch) break;
+        this.#endedEpoch = frame.epoch;
         this.#set({ exit: exitOf(frame) });
         break;
       case FrameKind.InputAck: {
@@ -346,11 +354,18 @@ export class Attachment {
     const start = this.position;
     this.#isFirst = false;
     this.position = { epoch: frame.epoch, offset: offset + frame.payload.length };
-    if (this.status.exit) this.#set({ exit: null });
+    this.#began(frame.epoch);
     this.#options.onOutput?.(frame.payload, start);
     this.#options.terminal.write(frame.payload, () => this.#consume(channel, frame.payload.length));
     this.#settleSize();
     this.#progress();
+  }
+
+  /** Something of this run came: the end of an older one is past. */
+  #began(epoch: number): void {
+    if (this.#endedEpoch === null || this.#endedEpoch === epoch) return;
+    this.#endedEpoch = null;
+    this.#set({ exit: null });
   }
 
   #progress(): void {
