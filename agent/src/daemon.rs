@@ -65,6 +65,7 @@ pub async fn run(config: Config, paths: Paths, ready: impl FnOnce()) -> Result<(
     let settings = Settings::new(&config, &paths, program);
     let supervisor = Supervisor::start(settings, store, &tasks, cancel.clone()).await?;
     let (total, sessions_dir) = (config.recording_total_bytes, paths.sessions_dir());
+    tasks.spawn(crate::recordings::watch(supervisor.clone(), sessions_dir.clone(), cancel.clone()));
     tasks.spawn(crate::recordings::keep(supervisor.clone(), sessions_dir, total, cancel.clone()));
     let links = Links::new(Arc::new(supervisor.clone()), paths.clone(), config, tasks.clone());
     links.reload()?;

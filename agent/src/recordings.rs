@@ -1,12 +1,14 @@
-//! The cap on all recordings together: what has ended longest ago goes first, what runs is never touched.
+//! The daemon's part in recordings: the cap on all of them together, and saying loudly when one stops.
 //!
-//! The holder of a run keeps the cap of one session itself; this is the daemon's part.
+//! The holder of a run writes, keeps the cap of one session, and goes on when a full disk has room again; a session runs
+//! whatever becomes of its recording. What has ended longest ago goes first, what runs is never touched.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use claudenest_shared::id::SessionId;
 use claudenest_shared::session::SessionInfo;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +16,72 @@ use crate::supervisor::Supervisor;
 
 /// How often the disk is looked at: a session writes tens of megabytes in this time at most.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether recordings follow. Two looks with the same bytes missing are a stop: a holder writes
+/// within 50 ms, and tries a full disk again every second.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a session's description says while its output is not recorded.
+pub const PROBLEM: &str = "Output is not being recorded: the disk is full or cannot be written. The session goes on; \
+    what comes now will be missing in replays. Recording goes on by itself when there is room.";
+
+/// Watches whether the recordings of live sessions follow their output, until `cancel`.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub async fn watch(supervisor: Supervisor, sessions_dir: PathBuf, cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut followed: HashMap<SessionId, Followed> = HashMap::new();
+    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+        let mut before = std::mem::take(&mut followed);
+        for info in supervisor.sessions().iter().filter(|info| info.state.is_live()) {
+            let Some(handle) = supervisor.session(info.id).filter(|handle| handle.is_recorded()) else {
+                continue;
+            };
+            let last = before.remove(&info.id).filter(|last| last.epoch == info.epoch).unwrap_or_default();
+            let head = info.output_bytes;
+            if last.recorded >= head && last.epoch == info.epoch {
+                followed.insert(info.id, last);
+                continue;
+            }
+            let dir = run_dir(&sessions_dir, info.id, info.epoch);
+            let looked = tokio::task::spawn_blocking(move || {
+                crate::holder::Recording::of(&dir)
+                    .segments()
+                    .unwrap_or_default()
+                    .last()
+                    .map_or(0, |last| last.1)
+            });
+            let recorded = looked.await.unwrap_or_default();
+            let is_stuck = recorded < head
+                && last.epoch == info.epoch
+                && last.recorded == recorded
+                && last.head > recorded;
+            if handle.note_recording(is_stuck) {
+                let (missing_bytes, id) = (head.saturating_sub(recorded), info.id);
+                if is_stuck {
+                    tracing::error!(session.id = %id, missing_bytes, "output is not being recorded: the disk is full or cannot be written");
+                } else {
+                    tracing::info!(session.id = %id, "output is recorded again");
+                }
+            }
+            followed.insert(info.id, Followed { epoch: info.epoch, recorded, head });
+        }
+    }
+}
+
+/// How far a recording was at the last look.
+#[derive(Clone, Copy, Default)]
+struct Followed {
+    epoch: u32,
+    recorded: u64,
+    head: u64,
+}
+
+/// Directory of a run.
+pub fn run_dir(sessions_dir: &Path, session: SessionId, epoch: u32) -> PathBuf {
+    sessions_dir.join(session.to_string()).join(epoch.to_string())
+}
 
 /// Keeps all recordings below `total_bytes` until `cancel`.
 ///
@@ -90,7 +158,6 @@ fn name(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use claudenest_shared::id::SessionId;
     use claudenest_shared::session::TermSize;
     use serde_json::json;
 

@@ -325,6 +325,9 @@ pub struct SessionInfo {
     /// Resource use of the process tree.
     #[serde(default)]
     pub resources: Option<ResourceUse>,
+    /// Why output is not being recorded although it should be, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording_problem: Option<String>,
 }
 
 /// Checks a session name: 1 to 64 characters, letters, digits, `-`, `_`, `.`; starts with a letter or digit.

@@ -230,6 +230,12 @@ Examples:
         #[arg(long, short)]
         follow: bool,
     },
+    /// Play the recording of a session in this terminal.
+    Replay(ReplayArgs),
+    /// Write the recording of a session to a file.
+    Export(ExportArgs),
+    /// Find text that sessions have shown.
+    Search(SearchArgs),
     /// Stop the processes of a session until `resume`.
     Pause(Target),
     /// Let a paused session go on.
@@ -312,6 +318,99 @@ pub struct AttachArgs {
     /// End with the exit code of the session.
     #[arg(long)]
     pub wait_exit: bool,
+}
+
+/// Arguments of `session replay`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Keys: space pauses, left and right go 5 s, down and up 1 min, + and - change the speed, q leaves.
+Into a pipe or file the output goes at once, or in its time when --speed is given. Nothing in a recording can type
+into your terminal: queries and other dangerous sequences are taken out. Works without the daemon.")]
+pub struct ReplayArgs {
+    /// The session; ended ones as well.
+    #[command(flatten)]
+    pub target: Target,
+    /// How fast, 0.1 to 100; 1 is as it was.
+    #[arg(long, value_name = "N", value_parser = speed)]
+    pub speed: Option<f64>,
+    /// Begin at this time of the recording, for example 90s or 1:30.
+    #[arg(long, value_name = "TIME", value_parser = position)]
+    pub from: Option<std::time::Duration>,
+    /// Shorten pauses to this.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub idle_limit: Option<std::time::Duration>,
+    /// Which run of a session that was restarted; the last without it.
+    #[arg(long, value_name = "N")]
+    pub run: Option<u32>,
+}
+
+/// Arguments of `session export`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  claudenest-agent session export fix-login -o fix-login.cast       to be played by asciinema
+  claudenest-agent session export fix-login --format text | less
+
+Missing output (dropped at a cap, or lost to a full disk) is a marker in asciicast files, and told on standard error.
+Sequences that could type into a terminal are taken out of every format. Works without the daemon.")]
+pub struct ExportArgs {
+    /// The session; ended ones as well.
+    #[command(flatten)]
+    pub target: Target,
+    /// What to write.
+    #[arg(long, short, value_enum, default_value = "asciicast-v2")]
+    pub format: ExportFormat,
+    /// The file; standard output without it.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it exists.
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    /// Which run of a session that was restarted; the last without it.
+    #[arg(long, value_name = "N")]
+    pub run: Option<u32>,
+    /// Let players of asciicast files shorten pauses to this.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub idle_limit: Option<std::time::Duration>,
+}
+
+/// Formats of `session export`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExportFormat {
+    /// asciicast version 2.
+    AsciicastV2,
+    /// asciicast version 3.
+    AsciicastV3,
+    /// The bytes of the output, without times and sizes.
+    Raw,
+    /// The text that was seen, a line each.
+    Text,
+}
+
+/// Arguments of `session search`.
+#[derive(Args, Debug)]
+#[command(
+    override_usage = "claudenest-agent session search [OPTIONS] <SESSION> <PATTERN>\n       claudenest-agent session search [OPTIONS] --all <PATTERN>",
+    after_help = "\
+Searches the text as it stood on the screen, in every recorded run. Case counts only if the pattern has capitals.
+Ends with 4 if nothing was found. Works without the daemon."
+)]
+pub struct SearchArgs {
+    /// The session (not with --all), and what to look for.
+    #[arg(value_names = ["SESSION", "PATTERN"], num_args = 1..=2, required = true)]
+    pub words: Vec<String>,
+    /// Search the recordings of all sessions.
+    #[arg(long, short)]
+    pub all: bool,
+    /// The pattern is a regular expression.
+    #[arg(long, short = 'E')]
+    pub regex: bool,
+    /// Lines to show before and after each match.
+    #[arg(long, short = 'C', value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=50))]
+    pub context: u8,
+    /// Most matches.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
 }
 
 /// Arguments of `pair`.
@@ -445,6 +544,26 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
         .ok_or_else(|| "a duration looks like 500ms, 90s, 5m or 2h".to_owned())
 }
 
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: Option<f64> = text.trim_end_matches(['x', '×']).parse().ok();
+    speed.filter(|speed| (0.1..=100.0).contains(speed)).ok_or_else(|| "a speed is 0.1 to 100".to_owned())
+}
+
+/// A time in a recording: a duration, or minutes and seconds with a colon.
+fn position(text: &str) -> Result<std::time::Duration, String> {
+    let parts: Option<Vec<u64>> = text.split(':').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([_, rest @ ..]) if !rest.is_empty() && rest.len() <= 2 && rest.iter().all(|part| *part < 60) => {
+            let seconds = parts
+                .into_iter()
+                .flatten()
+                .try_fold(0u64, |all, part| all.checked_mul(60)?.checked_add(part));
+            seconds.map(std::time::Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+        }
+        _ => duration(text).map_err(|_| "a time looks like 90s, 5m, 1:30 or 1:02:03".to_owned()),
+    }
+}
+
 fn env_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -456,6 +575,16 @@ fn env_pair(text: &str) -> Result<(String, String), String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn times_and_speeds_are_read() {
+        let seconds = |text| position(text).map(|time| time.as_secs());
+        assert_eq!((seconds("90"), seconds("1:30"), seconds("1:02:03")), (Ok(90), Ok(90), Ok(3723)));
+        assert_eq!(seconds("2m"), Ok(120));
+        assert!(position("1:75").is_err() && position("x").is_err() && position("1:2:3:4").is_err());
+        assert_eq!(speed("2x"), Ok(2.0));
+        assert!(speed("0").is_err() && speed("NaN").is_err());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -7,9 +7,13 @@ mod attach;
 mod claude;
 mod daemon;
 pub mod exit;
+mod export;
 mod info;
 mod output;
 mod pair;
+mod recorded;
+mod replay;
+mod search;
 mod session;
 mod status;
 

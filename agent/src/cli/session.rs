@@ -15,7 +15,7 @@ use serde_json::json;
 use super::args::{Mode, NewArgs, OnCrash, Permission, SessionCommand, WaitFor};
 use super::exit::{Exit, fail};
 use super::output::{age, moment, print_json, say, short_path, span, table};
-use super::{Context, attach, daemon};
+use super::{Context, attach, daemon, export, replay, search};
 use crate::control::Client;
 
 pub(super) async fn run(context: &Context, command: SessionCommand) -> anyhow::Result<ExitCode> {
@@ -63,6 +63,9 @@ pub(super) async fn run(context: &Context, command: SessionCommand) -> anyhow::R
         C::Wait { target, state, timeout } => return wait(context, &target.session, state, timeout).await,
         C::Screen(target) => screen(context, &target.session).await?,
         C::Logs { target, follow } => return attach::logs(context, &target.session, follow).await,
+        C::Replay(args) => return replay::run(context, args).await,
+        C::Export(args) => return export::run(context, args).await,
+        C::Search(args) => return search::run(context, args).await,
         C::Pause(target) => {
             steer(context, &target.session, |session| Op::SessionPause { session }, "paused").await?
         }
@@ -242,6 +245,7 @@ fn show(context: &Context, info: &SessionInfo) {
             format!("{:.0} % of a core, {memory} MiB, {} processes", used.cpu_percent, used.processes)
         }),
     );
+    put("recording", info.recording_problem.clone());
     put("can go on", info.is_resumable.then(|| "yes: claudenest-agent session restart".to_owned()));
     for (name, value) in rows {
         say!("{name:<13} {value}");
@@ -334,7 +338,7 @@ pub(super) async fn find(context: &Context, target: &str) -> anyhow::Result<(Cli
 }
 
 /// The session that `target` names: a name, an id, or the last digits of an id.
-fn pick<'a>(sessions: &'a [SessionInfo], target: &str) -> anyhow::Result<&'a SessionInfo> {
+pub(super) fn pick<'a>(sessions: &'a [SessionInfo], target: &str) -> anyhow::Result<&'a SessionInfo> {
     if let Some(info) = sessions.iter().find(|info| info.name == target) {
         return Ok(info);
     }

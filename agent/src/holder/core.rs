@@ -110,6 +110,14 @@ pub(super) enum Mark {
     Resize { offset: u64, time_us: u64, size: TermSize },
 }
 
+impl Mark {
+    pub(super) fn offset(self) -> u64 {
+        match self {
+            Self::Data { offset, .. } | Self::Resize { offset, .. } => offset,
+        }
+    }
+}
+
 /// State of one holder.
 pub(super) struct Core {
     pub(super) ring: Ring,

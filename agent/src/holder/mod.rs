@@ -16,6 +16,7 @@ mod connection;
 mod core;
 mod exit;
 mod process;
+mod recorder;
 mod recording;
 mod spawn;
 mod sys;

@@ -3,6 +3,7 @@
 //! Reader (PTY → ring), writer (queue → PTY), reaper (main), recorder, listener, signals, and two per connection.
 //! All share one lock that nobody holds across IO, except for the size of the terminal.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
@@ -19,7 +20,7 @@ use claudenest_shared::wire::holder::{HolderExit, IoKind, RecordingState};
 use super::child::Child;
 use super::core::Core;
 use super::exit::{Address, ExitRecord, write_exit};
-use super::recording::Recorder;
+use super::recorder::Recorder;
 use super::spawn::Ready;
 use super::{HolderSpec, connection, sys};
 
@@ -33,6 +34,10 @@ const DRAIN_IDLE: Duration = Duration::from_millis(300);
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// The recorder looks this often at most: what a crash of the machine may cost.
 const RECORD_INTERVAL: Duration = Duration::from_millis(50);
+/// Marks that wait for a disk that is full: those of 40 s of busy output.
+const MAX_WAITING_MARKS: usize = 4096;
+/// A disk that was full is tried again this often.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 /// Unless this much waits for it.
 pub(super) const RECORD_EAGER_BYTES: u64 = 256 * 1024;
 /// How soon, and how often at most, a holder whose child has ended looks whether a daemon can still come for the exit. It
@@ -201,21 +206,17 @@ fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
         bind_private(&spec.socket).map_err(|error| cannot("Opening the socket", &spec.socket, &error))?;
     let address = Address::new(&spec.dir, &spec.socket);
     let child = Child::start(spec)?;
-    let recorder = if spec.recording_bytes == 0 {
-        None
-    } else {
-        Some(Recorder::create(&spec.dir, spec.recording_bytes, spec.size, now_us()))
-    };
-    let recording = match &recorder {
+    let mut recorder = (spec.recording_bytes > 0).then(|| Recorder::new(&spec.dir, spec.recording_bytes));
+    let recording = match recorder.as_mut().map(|recorder| recorder.begin(spec.size, now_us())) {
         None => RecordingState::Off,
-        Some(Ok(_)) => RecordingState::On,
+        Some(Ok(())) => RecordingState::On,
         Some(Err(_)) => RecordingState::Failed,
     };
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             core: Core::new(spec.ring_bytes, spec.size),
             recording,
-            recorded: if recording == RecordingState::On { 0 } else { u64::MAX },
+            recorded: if recording == RecordingState::Off { u64::MAX } else { 0 },
             is_drained: false,
             is_child_over: false,
             is_exit_stored: false,
@@ -230,7 +231,7 @@ fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
         epoch: spec.epoch,
         io: spec.io,
     });
-    start_threads(&shared, recorder.and_then(Result::ok), listener).map_err(|error| {
+    start_threads(&shared, recorder, listener).map_err(|error| {
         shared.child.signal(libc::SIGKILL as u8);
         format!("The holder could not start its threads: {error}.")
     })?;
@@ -319,11 +320,13 @@ fn write_input(shared: &Shared, mut writer: impl Write) {
 
 fn record(shared: &Shared, mut recorder: Recorder) {
     let mut buffer = Vec::new();
+    let mut marks = VecDeque::new();
     let mut state = shared.lock();
     loop {
+        let is_failed = state.recording == RecordingState::Failed;
         let head = state.core.head();
-        let marks = state.core.take_marks();
-        if recorder.position() == head && marks.is_empty() {
+        marks.extend(state.core.take_marks());
+        if recorder.position() == head && marks.is_empty() && !is_failed {
             if state.may_leave && state.core.exit().is_some() {
                 return;
             }
@@ -336,25 +339,51 @@ fn record(shared: &Shared, mut recorder: Recorder) {
         }
         let skip = (recorder.position() < state.core.tail()).then(|| state.core.tail());
         let from = skip.unwrap_or(recorder.position());
+        let size = state.core.size_at(from);
         buffer.clear();
         state.core.ring.copy(from, 1024 * 1024, &mut buffer);
         drop(state);
         let written = (|| {
-            for mark in marks {
-                recorder.mark(mark)?;
+            if is_failed {
+                recorder.repair()?;
+                if recorder.position() == 0 {
+                    recorder.begin(size, now_us())?;
+                }
             }
             if let Some(offset) = skip {
-                recorder.skip_to(offset, now_us())?;
+                recorder.skip_to(offset, size, now_us())?;
+                // What they say of the bytes that are gone is in the gap.
+                marks.retain(|mark| mark.offset() >= offset);
+            }
+            while let Some(mark) = marks.front() {
+                recorder.mark(*mark)?;
+                marks.pop_front();
             }
             recorder.write(&buffer)
         })();
         state = shared.lock();
         match written {
-            Ok(()) => state.recorded = recorder.position(),
+            Ok(()) => {
+                state.recording = RecordingState::On;
+                state.recorded = recorder.position();
+            }
+            // The session goes on. The ring holds what comes meanwhile; what it evicts is a gap.
             Err(_) => {
                 state.recording = RecordingState::Failed;
-                state.recorded = u64::MAX;
-                return;
+                if state.may_leave && state.core.exit().is_some() {
+                    state.recorded = u64::MAX;
+                    shared.tell(&state);
+                    return;
+                }
+                let until = Instant::now() + RECORD_RETRY;
+                while let Some(left) = until.checked_duration_since(Instant::now())
+                    && !(state.may_leave && state.core.exit().is_some())
+                {
+                    state = shared.record.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                // Marks are bounded where they are made, so they are bounded here.
+                let excess = marks.len().saturating_sub(MAX_WAITING_MARKS);
+                marks.drain(..excess);
             }
         }
     }

@@ -1,20 +1,18 @@
-//! The raw recording of a run: what is on disk, written by the holder, read by the daemon.
+//! The raw recording of a run: what is on disk. The holder writes it (`recorder.rs`), daemon and command line read it.
 //!
 //! `recording/<offset>.raw` hold the output as the child wrote it, each from its offset on, and `recording/index`
 //! has records of 24 bytes: offset u64, time in µs since the epoch u64, kind u8, 3 bytes of zero, columns u16,
-//! rows u16, little endian. Keystrokes are never recorded. A crash may cost the last 50 ms.
+//! rows u16, little endian. Keystrokes are never recorded. A crash may cost the last 50 ms. Whoever reads expects
+//! torn records, missing segments and marks that point beyond the end.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use claudenest_shared::session::TermSize;
 
-use super::core::Mark;
-
-/// A segment is dropped as a whole, so this is the grain of the cap.
-const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Name of the index within a recording's directory.
+pub(super) const INDEX: &str = "index";
 
 /// Length of an index record.
 pub const INDEX_RECORD_BYTES: usize = 24;
@@ -42,7 +40,7 @@ pub struct IndexRecord {
 }
 
 impl IndexRecord {
-    fn encode(self) -> [u8; INDEX_RECORD_BYTES] {
+    pub(super) fn encode(self) -> [u8; INDEX_RECORD_BYTES] {
         let mut out = [0; INDEX_RECORD_BYTES];
         out[..8].copy_from_slice(&self.offset.to_le_bytes());
         out[8..16].copy_from_slice(&self.time_us.to_le_bytes());
@@ -58,6 +56,7 @@ impl IndexRecord {
         out
     }
 
+    /// Reads a record; `None` for bytes that are none.
     fn decode(bytes: &[u8; INDEX_RECORD_BYTES]) -> Option<Self> {
         let long = |at: usize| {
             let mut word = [0; 8];
@@ -71,79 +70,27 @@ impl IndexRecord {
             2 => IndexKind::Gap,
             _ => return None,
         };
-        Some(Self { offset: long(0), time_us: long(8), kind })
-    }
-}
-
-/// The recording while it is written. Used by one thread.
-pub(super) struct Recorder {
-    dir: PathBuf,
-    index: File,
-    segment: Option<File>,
-    /// Start offsets of the segments on disk.
-    segments: Vec<u64>,
-    /// Offset of the next byte.
-    position: u64,
-    limit: u64,
-}
-
-impl Recorder {
-    /// Makes the directory and an empty recording.
-    pub(super) fn create(run: &Path, limit: u64, size: TermSize, now_us: u64) -> io::Result<Self> {
-        let dir = run.join("recording");
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let index = OpenOptions::new().append(true).create(true).mode(0o600).open(dir.join("index"))?;
-        let mut recorder = Self { dir, index, segment: None, segments: Vec::new(), position: 0, limit };
-        recorder.write_index(IndexRecord { offset: 0, time_us: now_us, kind: IndexKind::Resize(size) })?;
-        Ok(recorder)
+        let is_padded = bytes[17..20] == [0; 3] && (bytes[16] == 1 || bytes[20..24] == [0; 4]);
+        is_padded.then(|| Self { offset: long(0), time_us: long(8), kind })
     }
 
-    pub(super) fn position(&self) -> u64 {
-        self.position
-    }
-
-    fn write_index(&mut self, record: IndexRecord) -> io::Result<()> {
-        self.index.write_all(&record.encode())
-    }
-
-    pub(super) fn mark(&mut self, mark: Mark) -> io::Result<()> {
-        self.write_index(match mark {
-            Mark::Data { offset, time_us } => IndexRecord { offset, time_us, kind: IndexKind::Data },
-            Mark::Resize { offset, time_us, size } => {
-                IndexRecord { offset, time_us, kind: IndexKind::Resize(size) }
-            }
-        })
-    }
-
-    /// Goes on at `offset`: the bytes before it were evicted before they could be written.
-    pub(super) fn skip_to(&mut self, offset: u64, now_us: u64) -> io::Result<()> {
-        self.segment = None;
-        self.position = offset;
-        self.write_index(IndexRecord { offset, time_us: now_us, kind: IndexKind::Gap })
-    }
-
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let is_full = self.segments.last().is_some_and(|start| self.position - start >= SEGMENT_BYTES);
-        if self.segment.is_none() || is_full {
-            let path = segment_path(&self.dir, self.position);
-            self.segment = Some(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?);
-            self.segments.push(self.position);
-            while self.segments.len() > 1 && self.position - self.segments[0] + SEGMENT_BYTES > self.limit {
-                let oldest = self.segments.remove(0);
-                fs::remove_file(segment_path(&self.dir, oldest))?;
+    /// Reads an index. Bytes that are no record (a write that a full disk or a crash cut) are skipped.
+    fn decode_all(mut bytes: &[u8]) -> Vec<Self> {
+        let mut records = Vec::with_capacity(bytes.len() / INDEX_RECORD_BYTES);
+        while let Some((record, rest)) = bytes.split_first_chunk::<INDEX_RECORD_BYTES>() {
+            match Self::decode(record) {
+                Some(record) => {
+                    records.push(record);
+                    bytes = rest;
+                }
+                None => bytes = &bytes[1..],
             }
         }
-        let Some(segment) = &mut self.segment else { return Ok(()) };
-        segment.write_all(bytes)?;
-        self.position += bytes.len() as u64;
-        Ok(())
+        records
     }
 }
 
-fn segment_path(dir: &Path, offset: u64) -> PathBuf {
+pub(super) fn segment_path(dir: &Path, offset: u64) -> PathBuf {
     dir.join(format!("{offset:020}.raw"))
 }
 
@@ -157,6 +104,11 @@ impl Recording {
     /// The recording of the run in `dir`; it may be empty.
     pub fn of(dir: &Path) -> Self {
         Self { dir: dir.join("recording") }
+    }
+
+    /// The recording in this directory itself.
+    pub(super) fn at(dir: PathBuf) -> Self {
+        Self { dir }
     }
 
     /// Start and end offset of each segment, oldest first.
@@ -207,17 +159,21 @@ impl Recording {
         Ok((!out.is_empty()).then_some(out))
     }
 
-    /// The index, oldest first. A record cut by a crash is left out.
+    /// The index in the order in which it was written. Records cut by a crash or a full disk are left out.
     ///
     /// # Errors
     /// If the file cannot be read. A missing one is empty.
     pub fn index(&self) -> io::Result<Vec<IndexRecord>> {
-        let bytes = match fs::read(self.dir.join("index")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            bytes => bytes?,
-        };
-        let records = bytes.as_chunks::<INDEX_RECORD_BYTES>().0;
-        Ok(records.iter().filter_map(IndexRecord::decode).collect())
+        match fs::read(self.dir.join(INDEX)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            bytes => Ok(IndexRecord::decode_all(&bytes?)),
+        }
+    }
+
+    /// Bytes on disk, the index included.
+    pub fn size_bytes(&self) -> u64 {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
     }
 }
 
@@ -225,41 +181,29 @@ impl Recording {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_written_is_read_back_across_segments_and_gaps() {
-        let run = tempfile::tempdir().unwrap();
-        let size = TermSize::default();
-        let mut recorder = Recorder::create(run.path(), u64::MAX, size, 1).unwrap();
-        let piece: Vec<u8> = (0..1024 * 1024).map(|at: u32| (at % 251) as u8).collect();
-        for _ in 0..9 {
-            recorder.write(&piece).unwrap();
-        }
-        recorder.mark(Mark::Data { offset: 5, time_us: 6 }).unwrap();
-        recorder.skip_to(20_000_000, 7).unwrap();
-        recorder.write(b"after").unwrap();
-        let recording = Recording::of(run.path());
-        let (first, whole) = (8 * 1024 * 1024, 9 * 1024 * 1024);
-        assert_eq!(recording.segments().unwrap(), [(0, first), (first, whole), (20_000_000, 20_000_005)]);
-        assert_eq!(recording.read(251 * 4, 3).unwrap().unwrap(), [0, 1, 2]);
-        assert_eq!(recording.read(first - 2, 100).unwrap().unwrap().len(), 2);
-        assert_eq!(recording.read(whole, 100).unwrap(), None);
-        assert_eq!(recording.read(20_000_001, 100).unwrap().unwrap(), b"fter");
-        let kinds: Vec<_> =
-            recording.index().unwrap().iter().map(|record| (record.offset, record.kind)).collect();
-        assert_eq!(kinds, [(0, IndexKind::Resize(size)), (5, IndexKind::Data), (20_000_000, IndexKind::Gap)]);
+    fn record(offset: u64, kind: IndexKind) -> IndexRecord {
+        IndexRecord { offset, time_us: offset + 1_700_000_000_000_000, kind }
     }
 
     #[test]
-    fn the_oldest_segments_go_at_the_cap() {
-        let run = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::create(run.path(), 16 * 1024 * 1024, TermSize::default(), 1).unwrap();
-        let piece = vec![7; 1024 * 1024];
-        for _ in 0..40 {
-            recorder.write(&piece).unwrap();
+    fn an_index_with_cut_records_keeps_the_whole_ones() {
+        let records = [
+            record(0, IndexKind::Resize(TermSize { cols: 80, rows: 24 })),
+            record(7, IndexKind::Data),
+            record(9, IndexKind::Gap),
+            record(12, IndexKind::Data),
+        ];
+        for cut in 0..INDEX_RECORD_BYTES {
+            let mut bytes = records[0].encode().to_vec();
+            bytes.extend_from_slice(&records[1].encode());
+            // A write that a full disk cut, and more behind it.
+            bytes.extend_from_slice(&records[2].encode()[..cut]);
+            bytes.extend_from_slice(&records[2].encode());
+            bytes.extend_from_slice(&records[3].encode());
+            bytes.extend_from_slice(&records[3].encode()[..cut]);
+            let read = IndexRecord::decode_all(&bytes);
+            assert!(records.iter().all(|wanted| read.contains(wanted)) || cut > 16, "cut {cut}: {read:?}");
+            assert_eq!(read.first(), Some(&records[0]));
         }
-        let segments = Recording::of(run.path()).segments().unwrap();
-        let held: u64 = segments.iter().map(|(start, end)| end - start).sum();
-        assert!((8 * 1024 * 1024..=16 * 1024 * 1024).contains(&held), "{held}");
-        assert_eq!(segments.last().unwrap().1, 40 * 1024 * 1024);
     }
 }

@@ -381,6 +381,20 @@ impl SessionHandle {
         self.shared.info_part()
     }
 
+    /// True if the holder was told to record.
+    pub fn is_recorded(&self) -> bool {
+        self.shared.hello.recording != RecordingState::Off
+    }
+
+    /// Notes that recording on disk has stopped, or goes on. True if that is news.
+    pub fn note_recording(&self, is_failed: bool) -> bool {
+        let is_news = std::mem::replace(&mut self.shared.lock().is_recording_failed, is_failed) != is_failed;
+        if is_news {
+            self.shared.notice(NoticeEvent::Changed);
+        }
+        is_news
+    }
+
     /// Tells the holder that the exit is stored, so that it may go. Output stays readable through this handle.
     pub fn acknowledge_exit(&self) {
         self.shared.send(ToHolder::ExitAck);

@@ -530,7 +530,8 @@ impl Shared {
             child_pid: is_live.then_some(self.hello.child_pid),
             holder_pid: is_live.then_some(self.hello.holder_pid),
             exit: core.exit().map(|exit| exit.exit),
-            is_recording_failed: core.is_recording_failed,
+            // What has ended is not being recorded any more.
+            is_recording_failed: core.is_recording_failed && is_live,
         }
     }
 

@@ -92,6 +92,31 @@ impl Store {
         Ok(Self { pool })
     }
 
+    /// Reads what an agent has stored in `data_dir` without changing anything: for commands while no daemon runs.
+    /// Nothing is there before the first daemon.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn peek(data_dir: &Path) -> Result<Vec<Record>, StoreError> {
+        let file = data_dir.join(FILE);
+        if !file.exists() {
+            return Ok(Vec::new());
+        }
+        let options = SqliteConnectOptions::new().filename(&file).busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(|source| StoreError::Open { file, source })?;
+        let store = Self { pool };
+        let records = store.sessions().await;
+        store.close().await;
+        records
+    }
+
     /// Every session. A record that this version cannot read is left in place, logged and skipped.
     ///
     /// # Errors

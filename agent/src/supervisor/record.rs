@@ -112,6 +112,7 @@ impl Record {
             attempts: 0,
             is_resumable: false,
             resources: None,
+            recording_problem: None,
         };
         Self {
             info,

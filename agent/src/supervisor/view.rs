@@ -153,6 +153,7 @@ fn merged(entry: &Entry) -> SessionInfo {
             info.size_owner = part.size_owner;
         }
         info.viewers = part.viewers;
+        info.recording_problem = part.is_recording_failed.then(|| crate::recordings::PROBLEM.to_owned());
         info.title = part.title.or(info.title);
     }
     info

@@ -10,6 +10,7 @@ mod nest;
 mod own;
 mod pairing;
 mod real_claude;
+mod recording;
 mod run;
 mod session;
 mod supervisor;

@@ -15,6 +15,7 @@ use crate::nest::{PATIENCE, sweep};
 pub struct Own {
     pub dir: tempfile::TempDir,
     daemon: Option<std::process::Child>,
+    env: Vec<(String, String)>,
 }
 
 impl Own {
@@ -25,7 +26,7 @@ impl Own {
         for sub in ["bin", "work"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        let own = Self { dir, daemon: None };
+        let own = Self { dir, daemon: None, env: Vec::new() };
         let file = own.path("bin/claude");
         std::fs::write(&file, format!("#!/bin/bash\n{claude}\n")).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -36,6 +37,11 @@ impl Own {
         let mut own = Self::new(claude);
         own.start();
         own
+    }
+
+    /// Sets a variable for the daemon and every command.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -53,6 +59,7 @@ impl Own {
             .env("SHELL", "/bin/bash")
             .env("LANG", "C.UTF-8")
             .env("TERM", "xterm-256color")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.path("work"))
             .stdin(Stdio::null());
         let config = self.path("config.toml");

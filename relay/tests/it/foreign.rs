@@ -85,6 +85,7 @@ pub fn session_info(id: SessionId) -> SessionInfo {
         attempts: 1,
         is_resumable: false,
         resources: None,
+        recording_problem: None,
     }
 }
 

@@ -8,12 +8,12 @@ use super::terminal;
 use crate::session::screen::{Model, ScreenModel};
 
 /// A size that still differs after this long stays: longer than the machine takes to follow a window.
-pub(super) const PATIENCE: Duration = Duration::from_millis(700);
+pub(in crate::cli) const PATIENCE: Duration = Duration::from_millis(700);
 /// Between two drawings: each is a whole screen.
 const PACE: Duration = Duration::from_millis(100);
 
 /// The session's screen, to be drawn into a terminal of another size.
-pub(super) struct Fit {
+pub(in crate::cli) struct Fit {
     model: Model,
     last: Vec<u8>,
     draw_at: Option<Instant>,
@@ -21,41 +21,41 @@ pub(super) struct Fit {
 
 impl Fit {
     /// Begins with a snapshot of a session of this size.
-    pub(super) fn new(size: TermSize, snapshot: &[u8]) -> Self {
+    pub(in crate::cli) fn new(size: TermSize, snapshot: &[u8]) -> Self {
         let mut fit = Self { model: Model::new(size), last: Vec::new(), draw_at: None };
         fit.process(snapshot);
         fit
     }
 
     /// Follows output.
-    pub(super) fn process(&mut self, bytes: &[u8]) {
+    pub(in crate::cli) fn process(&mut self, bytes: &[u8]) {
         self.model.process(bytes);
         self.draw_soon();
     }
 
     /// The session has another size.
-    pub(super) fn resize(&mut self, size: TermSize) {
+    pub(in crate::cli) fn resize(&mut self, size: TermSize) {
         self.model.resize(size);
         self.draw_soon();
     }
 
     /// True if the model has failed and needs a snapshot.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(in crate::cli) fn is_broken(&self) -> bool {
         self.model.is_broken()
     }
 
     /// This terminal has another size.
-    pub(super) fn draw_soon(&mut self) {
+    pub(in crate::cli) fn draw_soon(&mut self) {
         self.draw_at.get_or_insert_with(|| Instant::now() + PACE);
     }
 
     /// When [`Self::draw`] is to be called.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::cli) fn deadline(&self) -> Option<Instant> {
         self.draw_at
     }
 
     /// The screen for a terminal of this size; `None` if it shows that already.
-    pub(super) fn draw(&mut self, terminal: TermSize) -> Option<Vec<u8>> {
+    pub(in crate::cli) fn draw(&mut self, terminal: TermSize) -> Option<Vec<u8>> {
         self.draw_at = None;
         let mut copy = Model::new(self.model.size());
         copy.process(&self.model.snapshot());

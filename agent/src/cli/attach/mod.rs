@@ -1,10 +1,10 @@
 //! `attach`, `claude` and `session logs`: a session on this terminal, or its output on a pipe.
 
-mod fit;
+pub(super) mod fit;
 mod input;
 mod pipe;
-mod signals;
-mod terminal;
+pub(super) mod signals;
+pub(super) mod terminal;
 mod view;
 
 use std::io::IsTerminal;

@@ -3,20 +3,20 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[derive(PartialEq, Eq)]
-pub(super) enum SignalEvent {
+pub(in crate::cli) enum SignalEvent {
     Resize,
     Continue,
     End,
 }
 
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     resize: Signal,
     go_on: Signal,
     ends: [Signal; 4],
 }
 
 impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(in crate::cli) fn new() -> std::io::Result<Self> {
         Ok(Self {
             resize: signal(SignalKind::window_change())?,
             go_on: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
@@ -29,7 +29,7 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> SignalEvent {
+    pub(in crate::cli) async fn next(&mut self) -> SignalEvent {
         let [a, b, c, d] = &mut self.ends;
         tokio::select! {
             _ = self.resize.recv() => SignalEvent::Resize,

@@ -29,11 +29,11 @@ static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 static HOOK: Once = Once::new();
 
 /// Raw mode as long as this lives.
-pub(super) struct RawMode;
+pub(in crate::cli) struct RawMode;
 
 impl RawMode {
     /// Enters raw mode.
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(in crate::cli) fn enter() -> io::Result<Self> {
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |info| {
@@ -49,7 +49,7 @@ impl RawMode {
     }
 
     /// Sets raw mode anew, after somebody else has changed it.
-    pub(super) fn again(&self) -> io::Result<()> {
+    pub(in crate::cli) fn again(&self) -> io::Result<()> {
         let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(mut attributes) = saved {
             attributes.make_raw();
@@ -88,26 +88,26 @@ pub(in crate::cli) fn size() -> Option<TermSize> {
 }
 
 /// Bytes that make the terminal ready for a snapshot: everything reset, screen empty, cursor at home.
-pub(super) fn blank() -> Vec<u8> {
+pub(in crate::cli) fn blank() -> Vec<u8> {
     format!("{RESET}\x1b[H\x1b[2J").into_bytes()
 }
 
 /// Bytes that move what is on the screen into the scrollback, so that attaching overwrites nothing.
-pub(super) fn keep_screen(rows: u16) -> Vec<u8> {
+pub(in crate::cli) fn keep_screen(rows: u16) -> Vec<u8> {
     let mut bytes = format!("\x1b[{rows};1H").into_bytes();
     bytes.extend(std::iter::repeat_n(b'\n', usize::from(rows)));
     bytes
 }
 
 /// Standard input, read when something is there.
-pub(super) struct Keyboard {
+pub(in crate::cli) struct Keyboard {
     stdin: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
 }
 
 impl Keyboard {
     #[expect(unsafe_code, reason = "registering a descriptor with the reactor is an unsafe call")]
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         let own = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 0)?;
         // SAFETY: the descriptor is owned by the `AsyncFd` and stays open and the same until it is dropped.
         let stdin = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
@@ -116,7 +116,7 @@ impl Keyboard {
     }
 
     /// What was typed; empty when the terminal is gone. Cancel safe: nothing is read before it is returned.
-    pub(super) async fn read(&mut self) -> io::Result<&[u8]> {
+    pub(in crate::cli) async fn read(&mut self) -> io::Result<&[u8]> {
         loop {
             let mut ready = self.stdin.readable().await?;
             // The descriptor blocks (it is shared with the shell), but it is readable now.
@@ -134,15 +134,15 @@ impl Keyboard {
 }
 
 /// Standard output on a thread of its own: a terminal that is stopped must not stop the detach keys.
-pub(super) struct Display {
+pub(in crate::cli) struct Display {
     sender: Option<mpsc::Sender<Bytes>>,
     /// Bytes that the terminal has taken.
-    pub(super) written: watch::Receiver<u64>,
+    pub(in crate::cli) written: watch::Receiver<u64>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Display {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PENDING);
         let (written_sender, written) = watch::channel(0);
         let thread = std::thread::Builder::new().name("display".to_owned()).spawn(move || {
@@ -160,12 +160,12 @@ impl Display {
     }
 
     /// A place for one piece of output. Cancel safe; `None` when the terminal is gone.
-    pub(super) async fn reserve(&self) -> Option<mpsc::Permit<'_, Bytes>> {
+    pub(in crate::cli) async fn reserve(&self) -> Option<mpsc::Permit<'_, Bytes>> {
         self.sender.as_ref()?.reserve().await.ok()
     }
 
     /// Waits until everything is on the terminal, but not for one that is stopped.
-    pub(super) async fn finish(mut self) {
+    pub(in crate::cli) async fn finish(mut self) {
         self.sender = None;
         let Some(thread) = self.thread.take() else { return };
         let joined = tokio::task::spawn_blocking(move || thread.join());

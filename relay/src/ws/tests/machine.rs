@@ -55,6 +55,7 @@ pub(super) fn session_info(id: SessionId) -> SessionInfo {
         attempts: 0,
         is_resumable: false,
         resources: None,
+        recording_problem: None,
     }
 }
 

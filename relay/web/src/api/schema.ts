@@ -1211,6 +1211,8 @@ export interface components {
              * @description Process id of the child, while it lives.
              */
             pid?: number | null;
+            /** @description Why output is not being recorded although it should be, and what to do. */
+            recording_problem?: string | null;
             resources?: components["schemas"]["ResourceUse"] | null;
             /** @description Terminal size. */
             size: components["schemas"]["TermSize"];
