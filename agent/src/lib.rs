@@ -20,6 +20,7 @@ pub mod log;
 pub mod near;
 pub mod pairing;
 pub mod paths;
+pub mod reason;
 pub mod recordings;
 pub mod relay_http;
 pub mod relay_url;

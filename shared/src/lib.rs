@@ -7,6 +7,7 @@ pub mod code;
 pub mod id;
 pub mod machine;
 pub mod pairing;
+pub mod reason;
 pub mod secret;
 pub mod session;
 pub mod time;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{MachineId, SessionId};
 use crate::machine::ResourceUse;
+use crate::reason::StateNote;
 use crate::time::UnixMs;
 
 /// Longest session name in characters.
@@ -272,6 +273,9 @@ pub struct SessionInfo {
     /// Why, in a few words: "waiting: wants to run `cargo publish`".
     #[serde(default)]
     pub state_reason: Option<String>,
+    /// The same as words with values, for translations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub state_notes: Vec<StateNote>,
     /// How the state is known.
     #[serde(default)]
     pub state_source: StateSource,

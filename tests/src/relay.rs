@@ -133,6 +133,31 @@ impl Relay {
         process::run(self.command().args(args), PATIENCE)
     }
 
+    /// Changes its database behind its back, for what only time would do.
+    ///
+    /// # Errors
+    /// If the database refuses.
+    pub fn sql(&self, statement: &str) -> Result<()> {
+        // Line 5 of this file of PostgreSQL's is the directory of its socket.
+        let pid_file = self.data().join("postgres/data/postmaster.pid");
+        let facts = std::fs::read_to_string(&pid_file).with_context(|| pid_file.display().to_string())?;
+        let socket = facts.lines().nth(4).context("a socket")?;
+        let mut psql = process::command("psql", self.dir.path());
+        psql.args([
+            "-h",
+            socket,
+            "-U",
+            "claudenest",
+            "-d",
+            "claudenest",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            statement,
+        ]);
+        process::run(&mut psql, PATIENCE)?.ok().map(drop)
+    }
+
     /// A one-time login token for `email`, who is created if missing.
     ///
     /// # Errors

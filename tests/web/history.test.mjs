@@ -1,7 +1,7 @@
 // What was printed before a page came: whole for short sessions, on demand for long ones, and the same screen either way.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { World, logIn, probe, startBrowser, untilScreen } from "./world.mjs";
+import { World, idOf, logIn, probe, startBrowser, untilScreen } from "./world.mjs";
 
 let world, browser;
 before(async () => {
@@ -12,13 +12,12 @@ after(async () => {
   await world?.stop();
 });
 
-const idOf = async (name) => JSON.parse(await world.agent("session", "show", name, "--json")).id;
 const rows = async (page, id) => (await probe(page, id)).screen;
 
 test("a page that comes late has everything of a short session above its screen", async () => {
   await world.fakeSession("short", `raw; print first\\sline\\r\\n; lines 2000 ${world.home}/short; print LAST; echo bye; exit 0`);
   const page = await logIn(browser, world);
-  const id = await idOf("short");
+  const id = await idOf(world, "short");
   await page.goto("/sessions/short");
   await untilScreen(page, id, "LAST");
   const { history, status, snapshots } = await probe(page, id);
@@ -35,7 +34,7 @@ test("older output of a long session is brought on demand, and the screen stays 
     `raw; print first\\sline\\r\\n; lines 15000 ${world.home}/long; print LAST; wait go; print \\r\\nWENT; echo bye; exit 0`,
   );
   const page = await logIn(browser, world);
-  const id = await idOf("long");
+  const id = await idOf(world, "long");
   await world.agent("session", "wait", "long", "--for", "running");
   // All of it must be out: a page that watches it come has seen it.
   await page.goto("/sessions/long");

@@ -1,7 +1,8 @@
 // The main job in a real browser: the real Claude Code on screen in the browser and in `attach`, both alive at once.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { World, desktop, logIn, phone, probe, startBrowser, untilScreen } from "./world.mjs";
+import { createHash } from "node:crypto";
+import { World, desktop, logIn, openSession, phone, probe, startBrowser, untilScreen } from "./world.mjs";
 
 let world, browser;
 before(async () => {
@@ -12,18 +13,11 @@ after(async () => {
   await world?.stop();
 });
 
-const idOf = async (name) => JSON.parse(await world.agent("session", "show", name, "--json")).id;
 /** The screen's rows. A snapshot may erase where the program wrote blanks: colours are judged by judge.mjs. */
 const rows = async (page, id) => (await probe(page, id)).screen.map((row) => row.trimEnd());
 const noErrors = (page) => assert.deepEqual(page.errors, []);
 
-/** Opens a session's page and waits until its terminal is attached. */
-async function open(page, name) {
-  const id = await idOf(name);
-  await page.goto(`/sessions/${name}`);
-  await page.waitForFunction((id) => window.__claudenest?.sessions[id], id, { timeout: 60_000 });
-  return id;
-}
+const open = (page, name) => openSession(page, world, name);
 
 /** Types a prompt as a person does: Enter comes after the words are on the screen. Together they would be a paste of two lines for Claude Code. */
 async function prompt(page, id, text) {
@@ -104,20 +98,30 @@ test("whoever joins late sees the same screen as one that never left", async () 
 });
 
 test("sixty thousand lines and a megabyte paste pass through the browser unchanged", async () => {
-  const [lines, pasted] = [`${world.home}/lines`, `${world.home}/pasted`];
+  const [printed, pasted] = [`${world.home}/printed`, `${world.home}/pasted`];
   const paste = Array.from({ length: 1 << 20 }, (_, n) => String.fromCharCode(97 + (Math.imul(n, 2654435761) >>> 28))).join("");
-  await world.fakeSession("bulk", `raw; print +; wait go; lines 60000 ${lines}; print DONE; read ${paste.length} ${pasted}; print THANKS; echo bye; exit 0`);
-  const page = await logIn(browser, world);
+  await world.fakeSession(
+    "bulk",
+    `raw; print +; wait go; lines 60000 ${world.home}/lines; print DONE; total ${printed}; read ${paste.length} ${pasted}; print THANKS; echo bye; exit 0`,
+  );
+  // Every byte, from the first one.
+  const page = await logIn(browser, world, { prefs: { isWhole: true } });
   const id = await open(page, "bulk");
   await page.evaluate((id) => window.__claudenest.type(id, "go"), id);
   await untilScreen(page, id, "DONE");
-  const [bytes] = (await world.do("read_file", { path: lines })).split(" ");
-  assert.ok((await probe(page, id)).bytes <= Number(bytes) + 5);
+  const [bytes, digest] = (await world.do("read_file", { path: printed })).trim().split(" ");
+  const got = await probe(page, id);
+  assert.deepEqual([got.from.offset, got.bytes, got.sha256, got.snapshots], [0, Number(bytes), digest, 0]);
+  assert.ok(got.bytes > 2_000_000, "sixty thousand lines");
   await page.evaluate(([id, text]) => window.__claudenest.paste(id, text), [id, paste]);
   await untilScreen(page, id, "THANKS");
-  const { createHash } = await import("node:crypto");
-  const digest = createHash("sha256").update(paste).digest("hex");
-  assert.equal(await world.do("read_file", { path: pasted }), `${paste.length} ${digest}\n`);
+  const wanted = createHash("sha256").update(paste).digest("hex");
+  assert.equal(await world.do("read_file", { path: pasted }), `${paste.length} ${wanted}\n`);
+  // The same after a reload, from the machine's memory of it.
+  await page.reload();
+  await untilScreen(page, id, "THANKS");
+  const again = await probe(page, id);
+  assert.deepEqual([again.from.offset, again.bytes], [0, Number(bytes) + "THANKS".length]);
   noErrors(page);
   await page.context().close();
 });

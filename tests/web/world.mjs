@@ -101,9 +101,12 @@ export async function startBrowser() {
 }
 
 /** A page of a logged-in user. Errors of the page fail the test at its end through `errors`. */
-export async function logIn(browser, world, { viewport = desktop, email = world.email, ...more } = {}) {
+export async function logIn(browser, world, { viewport = desktop, email = world.email, prefs, ...more } = {}) {
   const context = await browser.newContext({ viewport, baseURL: world.url, ...more });
-  await context.addInitScript(() => localStorage.setItem("claudenest.debug", "1"));
+  await context.addInitScript((prefs) => {
+    localStorage.setItem("claudenest.debug", "1");
+    if (prefs) localStorage.setItem("claudenest.prefs", JSON.stringify(prefs));
+  }, prefs);
   const page = await context.newPage();
   page.errors = [];
   page.on("pageerror", (error) => page.errors.push(`${error}`));
@@ -112,7 +115,7 @@ export async function logIn(browser, world, { viewport = desktop, email = world.
   });
   const token = await world.do("login", { email });
   await page.goto(`/login#token=${token}`);
-  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByTestId("login-button").click();
   await page.waitForURL((url) => url.pathname === "/");
   // Asking who is logged in before anybody is counts as an error for the browser.
   page.errors.length = 0;
@@ -121,6 +124,32 @@ export async function logIn(browser, world, { viewport = desktop, email = world.
 
 /** What the page knows of a session's terminal; see relay/web/src/terminal/debug.ts. */
 export const probe = (page, session) => page.evaluate((id) => window.__claudenest?.sessions[id]?.() ?? null, session);
+
+/** The id of a session by its name. */
+export const idOf = async (world, name) => JSON.parse(await world.agent("session", "show", name, "--json")).id;
+
+/** Opens a session's page and waits until its terminal is there. Answers the session's id. */
+export async function openSession(page, world, name) {
+  const id = await idOf(world, name);
+  await page.goto(`/sessions/${name}`);
+  await page.waitForFunction((id) => window.__claudenest?.sessions[id], id, { timeout: 60_000 });
+  return id;
+}
+
+/** Gives the terminal the keyboard, as a click into it would. */
+export const focusTerminal = (page) => page.locator(".xterm-helper-textarea").first().focus();
+
+/** Where on the page the character `at` of a text on the screen is. */
+export async function placeOf(page, session, text, at = 0) {
+  const { screen, size } = await probe(page, session);
+  const row = screen.findIndex((line) => line.includes(text));
+  if (row < 0) throw new Error(`${text} is not on the screen:\n${screen.join("\n")}`);
+  const box = await page.locator(".xterm-screen").first().boundingBox();
+  return {
+    x: box.x + ((screen[row].indexOf(text) + at + 0.5) * box.width) / size.cols,
+    y: box.y + ((row + 0.5) * box.height) / size.rows,
+  };
+}
 
 /** Waits until the visible screen of a session contains a text. */
 export function untilScreen(page, session, text, timeout = 60_000) {

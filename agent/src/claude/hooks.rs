@@ -4,7 +4,10 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
+use claudenest_shared::reason::StateWord;
 use serde_json::{Value, json};
+
+use crate::reason::Reason;
 
 /// Events that tell about a session's state. `WorktreeCreate` is left out on purpose: a hook on it
 /// would replace Claude Code's own making of worktrees.
@@ -89,8 +92,8 @@ pub enum HookKind {
     },
     /// A permission dialog is on screen.
     PermissionAsked {
-        /// For people: "wants to run `cargo publish`".
-        wish: String,
+        /// What it wants: "wants to run `cargo publish`".
+        wish: Reason,
         /// Digest of the tool call.
         call: u64,
     },
@@ -150,7 +153,7 @@ impl HookFact {
 }
 
 /// What a tool wants, in a few words.
-fn wish(input: &Value) -> String {
+fn wish(input: &Value) -> Reason {
     let tool = input.get("tool_name").and_then(Value::as_str).unwrap_or("a tool");
     let argument = |key: &str| {
         input
@@ -161,19 +164,20 @@ fn wish(input: &Value) -> String {
     };
     let file =
         |key: &str| argument(key).map(|path| path.rsplit('/').next().map(str::to_owned).unwrap_or(path));
+    let named = |word, name, value: Option<String>| value.map(|value| Reason::with(word, &[(name, &value)]));
     match tool {
-        "Bash" | "PowerShell" => argument("command").map(|command| format!("wants to run `{command}`")),
-        "Write" => file("file_path").map(|name| format!("wants to write {name}")),
-        "Edit" | "MultiEdit" => file("file_path").map(|name| format!("wants to edit {name}")),
-        "NotebookEdit" => file("notebook_path").map(|name| format!("wants to edit {name}")),
-        "Read" => file("file_path").map(|name| format!("wants to read {name}")),
-        "WebFetch" => argument("url").map(|url| format!("wants to fetch {url}")),
-        "WebSearch" => argument("query").map(|query| format!("wants to search for \u{201c}{query}\u{201d}")),
-        "AskUserQuestion" => Some("asks a question".to_owned()),
-        "ExitPlanMode" => Some("has a plan and asks whether to go on".to_owned()),
+        "Bash" | "PowerShell" => named(StateWord::WantsToRun, "command", argument("command")),
+        "Write" => named(StateWord::WantsToWrite, "file", file("file_path")),
+        "Edit" | "MultiEdit" => named(StateWord::WantsToEdit, "file", file("file_path")),
+        "NotebookEdit" => named(StateWord::WantsToEdit, "file", file("notebook_path")),
+        "Read" => named(StateWord::WantsToRead, "file", file("file_path")),
+        "WebFetch" => named(StateWord::WantsToFetch, "url", argument("url")),
+        "WebSearch" => named(StateWord::WantsToSearch, "query", argument("query")),
+        "AskUserQuestion" => Some(Reason::of(StateWord::AsksQuestion)),
+        "ExitPlanMode" => Some(Reason::of(StateWord::HasPlan)),
         _ => None,
     }
-    .unwrap_or_else(|| format!("wants to use {}", shortened(tool)))
+    .unwrap_or_else(|| Reason::with(StateWord::WantsToUse, &[("tool", &shortened(tool))]))
 }
 
 /// One line without control characters, at most [`REASON_CHARS`] characters.
@@ -204,7 +208,7 @@ mod tests {
             let fact = HookFact::parse(&input).unwrap();
             assert!(fact.claude_session_id.is_some() && fact.cwd.is_some(), "{line}");
             if let HookKind::PermissionAsked { wish, .. } = &fact.kind {
-                seen.push(wish.clone());
+                seen.push(wish.text.clone());
             }
         }
         for wish in [

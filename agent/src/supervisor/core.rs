@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::SessionId;
 use claudenest_shared::machine::ResourceUse;
+use claudenest_shared::reason::StateWord;
 use claudenest_shared::session::{
     CrashPolicy, Exit, MAX_NAME_CHARS, SessionMode, SessionState, StateSource, TermSize, name_from,
     valid_name,
@@ -17,8 +18,9 @@ use claudenest_shared::session::{
 
 use super::record::{Now, Record, Volatile, Wish};
 use super::words::name_taken;
-pub use super::words::{Effect, Limits, Plan, Signal, exit_text};
+pub use super::words::{Effect, Limits, Plan, Signal};
 use crate::claude::Conversation;
+use crate::reason::Reason;
 
 /// Starts that are tried before a session has failed (SPEC S4).
 pub const START_ATTEMPTS: u32 = 3;
@@ -148,8 +150,8 @@ impl Core {
         self.sessions.insert(id, Session { record, volatile: Volatile::default() });
         self.fill(now);
         if self.state(id) == Some(SessionState::Created) {
-            let reason = format!("waits for one of {} places", self.limits.max_sessions);
-            self.set_state(now, id, SessionState::Created, Some(reason), StateSource::Process);
+            let reason = Some(self.waits_for_place());
+            self.set_state(now, id, SessionState::Created, reason, StateSource::Process);
         }
         Ok(())
     }
@@ -247,7 +249,7 @@ impl Core {
                     now,
                     id,
                     SessionState::WaitingInput,
-                    Some("waits for a prompt".into()),
+                    Some(Reason::of(StateWord::WaitsForPrompt)),
                     StateSource::Process,
                 );
             }
@@ -279,20 +281,18 @@ impl Core {
                 now,
                 id,
                 SessionState::Terminated,
-                Some("on request, before it had started".into()),
+                Some(Reason::of(StateWord::EndedBeforeStart)),
                 StateSource::Process,
             );
         } else if attempts >= START_ATTEMPTS {
             self.end_record(now, id);
-            let reason = format!("could not be started after {attempts} attempts: {sentence}");
+            let reason =
+                Reason::with(StateWord::StartGivenUp, &[("attempts", &attempts), ("why", &sentence)]);
             self.set_state(now, id, SessionState::Failed, Some(reason), StateSource::Process);
         } else {
             let pause = FIRST_BACKOFF * 2u32.saturating_pow(attempts.saturating_sub(1));
             session.volatile.not_before = Some(now.after(pause));
-            let reason = format!(
-                "start {attempts} of {START_ATTEMPTS} failed: {sentence} Next attempt in {} s",
-                pause.as_secs()
-            );
+            let reason = Reason::start_failed(attempts, START_ATTEMPTS, sentence, pause);
             self.set_state(now, id, SessionState::Created, Some(reason), StateSource::Process);
         }
         self.fill(now);
@@ -336,8 +336,8 @@ impl Core {
             }
             return self.start_failed(now, id, epoch, "The agent was interrupted.");
         }
-        let reason = if is_rebooted { "the machine restarted" } else { "its keeper process was killed" };
-        self.ended(now, id, Exit::Lost {}, reason, is_rebooted);
+        let word = if is_rebooted { StateWord::MachineRestarted } else { StateWord::KeeperKilled };
+        self.ended(now, id, Exit::Lost {}, Reason::of(word), is_rebooted);
     }
 
     /// What the run itself knew at its end.
@@ -361,11 +361,10 @@ impl Core {
             return;
         }
         let is_outside = matches!(exit, Exit::Code { code: 143 | 129 } | Exit::Signal { signal: 15 | 1 });
-        let reason = exit_text(exit);
-        self.ended(now, id, exit, &reason, is_outside);
+        self.ended(now, id, exit, Reason::exit(exit), is_outside);
     }
 
-    fn ended(&mut self, now: Now, id: SessionId, exit: Exit, reason: &str, may_hibernate: bool) {
+    fn ended(&mut self, now: Now, id: SessionId, exit: Exit, reason: Reason, may_hibernate: bool) {
         self.end_record(now, id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.record.info.exit = Some(exit);
@@ -381,44 +380,56 @@ impl Core {
         // From `Starting` only a final state or `Created` may follow.
         let is_starting = record.info.state == SessionState::Starting;
         match wish {
-            Wish::Stop => {
-                self.set_state(now, id, SessionState::Terminated, Some("on request".into()), process)
-            }
+            Wish::Stop => self.set_state(
+                now,
+                id,
+                SessionState::Terminated,
+                Some(Reason::of(StateWord::EndedOnRequest)),
+                process,
+            ),
             Wish::Limit => {
                 self.set_state(
                     now,
                     id,
                     SessionState::Terminated,
-                    Some("it used more memory than allowed".into()),
+                    Some(Reason::of(StateWord::MemoryEnded)),
                     process,
                 );
             }
             Wish::Hibernate if !is_starting => {
-                self.set_state(now, id, SessionState::Hibernated, Some("wake it to go on".into()), process);
+                self.set_state(
+                    now,
+                    id,
+                    SessionState::Hibernated,
+                    Some(Reason::of(StateWord::Hibernated)),
+                    process,
+                );
             }
             Wish::Restart => {
-                self.set_state(now, id, SessionState::Terminated, Some("restarts".into()), process);
+                self.set_state(
+                    now,
+                    id,
+                    SessionState::Terminated,
+                    Some(Reason::of(StateWord::Restarts)),
+                    process,
+                );
                 self.enqueue(now, id, None, None);
             }
             _ if is_clean => self.set_state(now, id, SessionState::Completed, None, process),
             _ if is_crash_resumed => {
                 let pause = CRASH_PAUSES[(restarts as usize).min(CRASH_PAUSES.len() - 1)];
-                self.set_state(now, id, SessionState::Failed, Some(reason.to_owned()), process);
+                self.set_state(now, id, SessionState::Failed, Some(reason.clone()), process);
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.record.crash_restarts += 1;
                 }
-                let next = format!(
-                    "{reason}; starts again in {} s ({} of {CRASH_RESTARTS})",
-                    pause.as_secs(),
-                    restarts + 1
-                );
+                let next = reason.and(Reason::starts_again(pause, restarts + 1, CRASH_RESTARTS));
                 self.enqueue(now, id, Some(now.after(pause)), Some(next));
             }
             _ if may_hibernate && can_resume && !is_starting => {
-                let reason = format!("{reason}; the conversation can be resumed");
+                let reason = reason.and(Reason::of(StateWord::CanBeResumed));
                 self.set_state(now, id, SessionState::Hibernated, Some(reason), process);
             }
-            _ => self.set_state(now, id, SessionState::Failed, Some(reason.to_owned()), process),
+            _ => self.set_state(now, id, SessionState::Failed, Some(reason), process),
         }
         self.effects.push_back(Effect::ExitStored(id));
         self.fill(now);
@@ -441,15 +452,19 @@ impl Core {
         now: Now,
         id: SessionId,
         not_before: Option<Instant>,
-        reason: Option<String>,
+        reason: Option<Reason>,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.record.info.attempts = 0;
         session.record.queued_at = now.wall;
         session.volatile = Volatile { not_before, ..Volatile::default() };
-        let reason = reason.or_else(|| Some(format!("waits for one of {} places", self.limits.max_sessions)));
+        let reason = reason.or_else(|| Some(self.waits_for_place()));
         self.set_state(now, id, SessionState::Created, reason, StateSource::Process);
         self.fill(now);
+    }
+
+    fn waits_for_place(&self) -> Reason {
+        Reason::with(StateWord::WaitsForPlace, &[("places", &self.limits.max_sessions)])
     }
 
     /// Sends the signal that fits the mode, and sees to a kill after `grace`.
@@ -484,12 +499,11 @@ impl Core {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if is_due(session.volatile.first_sign_by) {
                 session.volatile.first_sign_by = None;
-                let reason = "no sign from Claude Code yet: perhaps a first-run dialog; look at the screen";
                 self.set_state(
                     now,
                     id,
                     SessionState::WaitingInput,
-                    Some(reason.into()),
+                    Some(Reason::of(StateWord::NoSign)),
                     StateSource::Inferred,
                 );
             }
@@ -519,8 +533,9 @@ impl Core {
                 session.volatile.is_warned = true;
                 let mib = sample.memory_bytes / (1024 * 1024);
                 let info = &mut session.record.info;
-                let before = info.state_reason.take().map(|reason| format!("{reason}; ")).unwrap_or_default();
-                info.state_reason = Some(format!("{before}uses {mib} MiB of memory, more than allowed"));
+                let warning = Reason::with(StateWord::MemoryHigh, &[("mib", &mib)]);
+                let before = Reason::standing(info);
+                Reason::put(Some(before.map_or(warning.clone(), |before| before.and(warning))), info);
             }
         }
         if is_news || is_above {
@@ -559,7 +574,7 @@ impl Core {
         now: Now,
         id: SessionId,
         state: SessionState,
-        reason: Option<String>,
+        reason: Option<Reason>,
         source: StateSource,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -569,7 +584,7 @@ impl Core {
             info.state = state;
             info.state_since = now.wall;
         }
-        info.state_reason = reason;
+        Reason::put(reason, info);
         info.state_source = source;
         self.save_and_tell(id);
     }

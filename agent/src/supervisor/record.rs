@@ -10,6 +10,7 @@ use claudenest_shared::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use crate::claude::HookFact;
+use crate::reason::Reason;
 
 /// Both clocks: one for durations, one for people.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +94,7 @@ impl Record {
             state: SessionState::Created,
             state_since: now,
             state_reason: None,
+            state_notes: Vec::new(),
             state_source: StateSource::Process,
             created_at: now,
             started_at: None,
@@ -148,7 +150,7 @@ pub(super) struct Volatile {
     /// Digest of the tool call whose permission dialog is open.
     pub open_dialog: Option<u64>,
     /// State to go back to after a pause.
-    pub before_pause: Option<(SessionState, Option<String>, StateSource)>,
+    pub before_pause: Option<(SessionState, Option<Reason>, StateSource)>,
     /// A start is under way and its process is not known yet.
     pub is_launching: bool,
     /// The first output was faster than the news that its process runs.

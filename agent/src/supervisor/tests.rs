@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use claudenest_shared::code::ErrorCode;
 use claudenest_shared::id::SessionId;
 use claudenest_shared::machine::ResourceUse;
+use claudenest_shared::reason::StateWord;
 use claudenest_shared::session::{
     CrashPolicy, Exit, SessionMode, SessionSpec, SessionState, StateSource, name_from, valid_name,
 };
@@ -17,6 +18,7 @@ use super::core::{CRASH_RESTARTS, Core, Effect, FIRST_SIGN, Limits, Plan, START_
 use super::record::{Now, Record, Wish};
 use crate::claude::hint::Hint;
 use crate::claude::hooks::{HookFact, HookKind};
+use crate::reason::Reason;
 
 /// A machine with processes that do what the core wants, and a clock that stands still unless moved.
 struct Sim {
@@ -184,7 +186,8 @@ fn hooks_move_an_interactive_session() {
     assert_eq!((sim.state(id), sim.reason(id).as_str()), (SessionState::WaitingInput, "waits for a prompt"));
     sim.hook(id, HookKind::PromptSubmitted);
     assert_eq!(sim.state(id), SessionState::Running);
-    sim.hook(id, HookKind::PermissionAsked { wish: "wants to run `ls`".into(), call: 1 });
+    let wish = Reason::with(StateWord::WantsToRun, &[("command", &"ls")]);
+    sim.hook(id, HookKind::PermissionAsked { wish, call: 1 });
     assert_eq!((sim.state(id), sim.reason(id).as_str()), (SessionState::WaitingInput, "wants to run `ls`"));
     // A parallel tool does not hide the open dialog; its own end closes it.
     sim.hook(id, HookKind::ToolStarts);
@@ -207,9 +210,9 @@ fn what_no_hook_tells_comes_from_claudes_own_note() {
     let id = sim.interactive();
     sim.talk(id);
     sim.hook(id, HookKind::PromptSubmitted);
-    sim.hook(id, HookKind::PermissionAsked { wish: "w".into(), call: 1 });
+    sim.hook(id, HookKind::PermissionAsked { wish: Reason::of(StateWord::HasPlan), call: 1 });
     sim.core.hint(sim.now, id, &Hint::Waiting("permission prompt".into()));
-    assert_eq!(sim.reason(id), "w");
+    assert_eq!(sim.reason(id), "has a plan and asks whether to go on");
     sim.core.hint(sim.now, id, &Hint::Busy);
     sim.settle();
     assert_eq!(sim.state(id), SessionState::Running, "the dialog was answered with yes");
@@ -520,7 +523,7 @@ fn hook_kind(kind: u8) -> HookKind {
         2 => HookKind::PromptSubmitted,
         3 => HookKind::ToolStarts,
         4 => HookKind::ToolEnded { call: 1 },
-        5 => HookKind::PermissionAsked { wish: "w".into(), call: 1 },
+        5 => HookKind::PermissionAsked { wish: Reason::of(StateWord::HasPlan), call: 1 },
         6 => HookKind::Notified { notification: "idle_prompt".into() },
         7 => HookKind::Answered,
         8 => HookKind::Failed { error: "e".into() },

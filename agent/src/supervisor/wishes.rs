@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::SessionId;
+use claudenest_shared::reason::StateWord;
 use claudenest_shared::session::{SessionMode, SessionState, StateSource, valid_name};
 
 use super::core::{Core, Effect, SWITCH_GRACE, Signal};
@@ -12,6 +13,7 @@ use super::words::name_taken;
 use crate::claude::HookFact;
 use crate::claude::hint::Hint;
 use crate::claude::hooks::HookKind;
+use crate::reason::Reason;
 
 /// Hooks kept until their process is known: milliseconds, so one or two.
 const EARLY_HOOKS: usize = 16;
@@ -31,7 +33,7 @@ impl Core {
                 now,
                 id,
                 SessionState::Terminated,
-                Some("on request".into()),
+                Some(Reason::of(StateWord::EndedOnRequest)),
                 StateSource::Process,
             );
             self.fill(now);
@@ -52,14 +54,13 @@ impl Core {
             SessionState::Running | SessionState::WaitingInput => {
                 let session = self.sessions.get_mut(&id).expect("its state was just read");
                 let info = &session.record.info;
-                session.volatile.before_pause =
-                    Some((info.state, info.state_reason.clone(), info.state_source));
+                session.volatile.before_pause = Some((info.state, Reason::standing(info), info.state_source));
                 self.push(Effect::Signal(id, Signal::Stop));
                 self.set_state(
                     now,
                     id,
                     SessionState::Paused,
-                    Some("on request".into()),
+                    Some(Reason::of(StateWord::PausedOnRequest)),
                     StateSource::Process,
                 );
                 Ok(())
@@ -253,7 +254,7 @@ impl Core {
                 if std::mem::take(&mut session.volatile.has_prompt) {
                     (SessionState::Running, None)
                 } else {
-                    (SessionState::WaitingInput, Some("waits for a prompt".to_owned()))
+                    (SessionState::WaitingInput, Some(Reason::of(StateWord::WaitsForPrompt)))
                 }
             }
             HookKind::PromptSubmitted => {
@@ -280,27 +281,26 @@ impl Core {
                 (SessionState::WaitingInput, Some(wish.clone()))
             }
             HookKind::Notified { notification } => match notification.as_str() {
-                "idle_prompt" => {
-                    (SessionState::WaitingInput, Some("answered; waits for the next prompt".to_owned()))
-                }
+                "idle_prompt" => (SessionState::WaitingInput, Some(Reason::of(StateWord::Answered))),
                 // The request itself has said what is asked.
                 "permission_prompt" if session.volatile.open_dialog.is_some() => return,
-                "permission_prompt" => (SessionState::WaitingInput, Some("asks for permission".to_owned())),
-                "elicitation_dialog" => (SessionState::WaitingInput, Some("asks a question".to_owned())),
+                "permission_prompt" => {
+                    (SessionState::WaitingInput, Some(Reason::of(StateWord::AsksPermission)))
+                }
+                "elicitation_dialog" => {
+                    (SessionState::WaitingInput, Some(Reason::of(StateWord::AsksQuestion)))
+                }
                 _ => return,
             },
             HookKind::Answered => {
                 session.volatile.open_dialog = None;
                 record.has_conversation = true;
                 record.crash_restarts = 0;
-                (SessionState::WaitingInput, Some("answered; waits for the next prompt".to_owned()))
+                (SessionState::WaitingInput, Some(Reason::of(StateWord::Answered)))
             }
             HookKind::Failed { error } => {
                 session.volatile.open_dialog = None;
-                (
-                    SessionState::WaitingInput,
-                    Some(format!("the turn failed ({error}); waits for the next prompt")),
-                )
+                (SessionState::WaitingInput, Some(Reason::with(StateWord::TurnFailed, &[("error", error)])))
             }
             HookKind::SessionEnded | HookKind::Other => return self.save_and_tell(id),
         };
@@ -326,13 +326,10 @@ impl Core {
             Hint::Idle
                 if state == SessionState::Running || (state == SessionState::WaitingInput && has_dialog) =>
             {
-                (
-                    SessionState::WaitingInput,
-                    Some("interrupted or refused; waits for the next prompt".to_owned()),
-                )
+                (SessionState::WaitingInput, Some(Reason::of(StateWord::Interrupted)))
             }
             Hint::Waiting(what) if state == SessionState::Running => {
-                (SessionState::WaitingInput, Some(format!("waits: {what}")))
+                (SessionState::WaitingInput, Some(Reason::with(StateWord::WaitsFor, &[("what", what)])))
             }
             _ => return,
         };
@@ -356,7 +353,7 @@ impl Core {
         &mut self,
         now: Now,
         id: SessionId,
-        (state, reason): (SessionState, Option<String>),
+        (state, reason): (SessionState, Option<Reason>),
         source: StateSource,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -365,7 +362,7 @@ impl Core {
             return self.save_and_tell(id);
         }
         let info = &session.record.info;
-        if info.state == state && info.state_reason == reason && info.state_source == source {
+        if info.state == state && Reason::standing(info) == reason && info.state_source == source {
             return; // Dozens of tools in a row say the same.
         }
         self.set_state(now, id, state, reason, source);

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::SessionId;
-use claudenest_shared::session::Exit;
 
 use crate::claude::Conversation;
 
@@ -88,34 +87,4 @@ pub(super) fn name_taken(name: &str) -> WireError {
             "Another session of this machine is called {name}. Choose another name, or forget that session if it has ended."
         ),
     )
-}
-
-/// How a process ended, in words.
-pub fn exit_text(exit: Exit) -> String {
-    match exit {
-        Exit::Code { code } => format!("exit code {code}"),
-        Exit::Signal { signal } => match signal_name(signal) {
-            Some(name) => format!("killed by {name}"),
-            None => format!("killed by signal {signal}"),
-        },
-        Exit::Lost {} => "its exit status was lost".to_owned(),
-    }
-}
-
-/// Names of the signals whose numbers are the same on every system we run on.
-fn signal_name(signal: u8) -> Option<&'static str> {
-    Some(match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        _ => return None,
-    })
 }

@@ -66,6 +66,7 @@ pub fn session_info(id: SessionId) -> SessionInfo {
         state: SessionState::Completed,
         state_since: UnixMs(1),
         state_reason: None,
+        state_notes: Vec::new(),
         state_source: claudenest_shared::session::StateSource::Process,
         created_at: UnixMs(1),
         started_at: None,

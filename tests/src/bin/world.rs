@@ -76,6 +76,13 @@ impl World {
         let text = |name: &str| request[name].as_str().with_context(|| format!("{name} in {request}"));
         match text("do")? {
             // Which Claude the next sessions get. The daemon is started anew, as after an installation.
+            // A program that is there and cannot be started.
+            "break_claude" => {
+                let broken = self.agent.home().join("broken");
+                std::fs::write(&broken, "#!/no/such/interpreter\n")?;
+                std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+                self.agent.use_claude(&broken)?;
+            }
             "use_claude" => {
                 let target = if text("which")? == "real" { real_claude()? } else { program("fake_claude") };
                 self.agent.use_claude(&target)?;
@@ -104,9 +111,14 @@ impl World {
             "attach" => {
                 let mut command = self.agent.command();
                 command.args(["session", "attach", text("name")?]);
+                if request["take_size"] == true {
+                    command.arg("--take-size");
+                }
                 let terminal = Terminal::start(&command, 120, 40)?;
                 self.terminals.insert(text("as")?.to_owned(), terminal);
             }
+            // As if ten minutes had passed for every code.
+            "expire_pairings" => self.relay.sql("update pairings set expires_at = now()")?,
             "type" => self.terminal(text("as")?)?.write(text("text")?.as_bytes())?,
             "until_screen" => self.terminal(text("as")?)?.until_screen(text("text")?)?,
             "screen" => return Ok(json!(self.terminal(text("as")?)?.screen())),

@@ -36,6 +36,7 @@ pub(super) fn session_info(id: SessionId) -> SessionInfo {
         state: SessionState::Running,
         state_since: UnixMs(1),
         state_reason: None,
+        state_notes: Vec::new(),
         state_source: Default::default(),
         created_at: UnixMs(1),
         started_at: None,

@@ -1221,6 +1221,8 @@ export interface components {
             started_at?: components["schemas"]["UnixMs"] | null;
             /** @description State. */
             state: components["schemas"]["SessionState"];
+            /** @description The same as words with values, for translations. */
+            state_notes?: components["schemas"]["StateNote"][];
             /** @description Why, in a few words: "waiting: wants to run `cargo publish`". */
             state_reason?: string | null;
             /** @description Since when. */
@@ -1306,11 +1308,25 @@ export interface components {
          * @enum {string}
          */
         SessionState: "created" | "starting" | "running" | "waiting_input" | "paused" | "hibernated" | "completed" | "failed" | "terminated";
+        /** @description One word with its values. */
+        StateNote: {
+            /** @description What goes into its sentence, by name. */
+            values?: {
+                [key: string]: string;
+            };
+            /** @description The word. */
+            word: components["schemas"]["StateWord"];
+        };
         /**
          * @description Where the knowledge of a state comes from.
          * @enum {string}
          */
         StateSource: "process" | "hook" | "inferred";
+        /**
+         * @description A stable word for why a session is in its state. Sentences may change, words do not.
+         * @enum {string}
+         */
+        StateWord: "waits_for_place" | "ended_on_request" | "ended_before_start" | "restarts" | "start_failed" | "start_given_up" | "machine_restarted" | "keeper_killed" | "exit_code" | "killed_by" | "exit_lost" | "starts_again" | "can_be_resumed" | "hibernated" | "paused_on_request" | "memory_ended" | "memory_high" | "no_sign" | "waits_for_prompt" | "answered" | "turn_failed" | "interrupted" | "waits_for" | "asks_permission" | "asks_question" | "has_plan" | "wants_to_run" | "wants_to_write" | "wants_to_edit" | "wants_to_read" | "wants_to_fetch" | "wants_to_search" | "wants_to_use" | "unknown";
         /** @description How to stop. */
         StopSession: {
             /**

@@ -30,6 +30,9 @@ import type { OrderedTerminal } from "./ordered";
 /** How often a refused attachment is tried again before it is left to the person. */
 const MAX_REATTACH = 5;
 
+/** Refusals that may be over in a moment. A session that is just starting has no output to be found yet. */
+const PASSING: ReadonlySet<string> = new Set(["machine_timeout", "unavailable", "internal", "not_found"]);
+
 export type AttachmentPhase =
   /** The socket is away; it comes back by itself. */
   | "waiting"
@@ -256,7 +259,7 @@ export class Attachment {
   #refused(error: WireError | null): void {
     this.#older = null;
     this.#set({ phase: "refused", error, loading: null });
-    const isPassing = error !== null && ["machine_timeout", "unavailable", "internal"].includes(error.code);
+    const isPassing = error !== null && PASSING.has(error.code);
     if (!isPassing || this.#failures >= MAX_REATTACH) return;
     this.#failures++;
     this.#retry = setTimeout(() => this.#attach(), 500 * 2 ** this.#failures);

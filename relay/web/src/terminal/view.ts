@@ -233,6 +233,7 @@ export class TerminalView {
   send(data: string): void {
     this.writer.push(new TextEncoder().encode(data));
     this.terminal.scrollToBottom();
+    this.#showCursor();
   }
 
   sendBytes(bytes: Uint8Array): void {
@@ -274,6 +275,20 @@ export class TerminalView {
     const cell = this.#measure(font);
     const isPanned = cell.width * size.cols > room.width + 1 || cell.height * size.rows > room.height + 1;
     this.#set({ fits, isPanned });
+    this.#showCursor();
+  }
+
+  /** Brings the cursor's line into view where the terminal is larger than its room: a phone, or its keyboard is open. */
+  #showCursor(): void {
+    const { node } = this.#options;
+    const { cursorY, baseY, viewportY } = this.terminal.buffer.active;
+    if (!this.#state.isPanned || baseY !== viewportY) return;
+    const height = this.#measure(this.terminal.options.fontSize ?? this.#fontSize).height;
+    // Two lines around it: a prompt has a frame.
+    const top = Math.max(0, (cursorY - 2) * height);
+    const bottom = (cursorY + 3) * height;
+    if (bottom > node.scrollTop + node.clientHeight) node.scrollTop = bottom - node.clientHeight;
+    else if (top < node.scrollTop) node.scrollTop = top;
   }
 
   /** The bundled fonts may arrive after the first measurement and after the first glyphs were drawn. */
@@ -315,13 +330,16 @@ export class TerminalView {
 
   #attachmentChanged(attachment: AttachmentStatus): void {
     if (!this.#state) return;
-    const before = this.#state.attachment.size;
+    const { size: before, phase } = this.#state.attachment;
     this.#set({ attachment });
     const { size } = attachment;
     const distance = this.#keptDistance;
     if (distance !== null && attachment.loading === null && attachment.phase === "live") {
       this.#keptDistance = null;
       this.#ordered.run(() => this.terminal.scrollToLine(this.terminal.buffer.active.baseY - distance));
+    }
+    if (attachment.phase === "live" && phase !== "live") {
+      this.#ordered.run(() => this.#showCursor());
     }
     if (size?.cols !== before?.cols || size?.rows !== before?.rows) this.#ordered.run(() => this.layout());
   }
@@ -415,6 +433,8 @@ export class TerminalView {
     const hash = this.#hash;
     if (!hook || !hash) return;
     const { session } = this.#options;
+    const { terminal } = this;
+    const lines = (from: number, to: number) => this.#lines(from, to);
     hook.sessions[session.id] = () => {
       const { baseY, length } = this.terminal.buffer.active;
       return {
@@ -423,11 +443,18 @@ export class TerminalView {
         status: this.attachment.status,
         from: hash.from,
         bytes: hash.bytes,
-        sha256: hash.hex(),
+        // Asked for many times a second by waiting tests, which mostly want the screen.
+        get sha256() {
+          return hash.hex();
+        },
         snapshots: hash.snapshots,
         pendingInputBytes: this.writer.pendingBytes,
-        screen: this.#lines(baseY, baseY + this.terminal.rows),
-        history: this.#lines(0, length),
+        get screen() {
+          return lines(baseY, baseY + terminal.rows);
+        },
+        get history() {
+          return lines(0, length);
+        },
         size: { cols: this.terminal.cols, rows: this.terminal.rows },
         renderer: this.#webgl ? "webgl" : "dom",
       };
