@@ -1,9 +1,10 @@
 # The commands of a developer. Each is a script that can be read and run by itself.
-.PHONY: help run test setup sqlx web deb clean
+.PHONY: help run test bench setup sqlx web deb clean
 
 help:
 	@echo "make run    build both programs, start a relay and an agent on this machine, print the address"
 	@echo "make test   install what the tests need and run everything"
+	@echo "make bench  measure the release programs beside a raw terminal, a floor and tmux (10 minutes)"
 	@echo "make setup  only install what the tests need"
 	@echo "make sqlx   write relay/.sqlx anew, after a query or a migration changed"
 	@echo "make web    build the web app (relay/web/dist)"
@@ -15,6 +16,9 @@ run:
 
 test:
 	@.ci/test.sh
+
+bench:
+	@.ci/bench.sh
 
 setup:
 	@.ci/setup.sh

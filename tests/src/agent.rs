@@ -158,6 +158,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Process id of the daemon, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Running::pid)
+    }
+
     /// Everything the daemon has printed since its last start.
     pub fn output(&mut self) -> String {
         self.daemon.as_mut().map(Running::output).unwrap_or_default()

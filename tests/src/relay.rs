@@ -17,6 +17,7 @@ pub struct Relay {
     running: Option<Running>,
     public_url: Option<String>,
     args: Vec<String>,
+    log: &'static str,
 }
 
 impl Relay {
@@ -36,17 +37,30 @@ impl Relay {
         Self::start_on(free_port(), args, public_url)
     }
 
+    /// Starts a relay that logs no more than it does for people: for measurements.
+    ///
+    /// # Errors
+    /// With its output, if it does not get ready.
+    pub fn start_quiet() -> Result<Self> {
+        Self::create(free_port(), &[], None, "info")
+    }
+
     /// The same on a port that was chosen before.
     ///
     /// # Errors
     /// With its output, if it does not get ready.
     pub fn start_on(port: u16, args: &[&str], public_url: Option<&str>) -> Result<Self> {
+        Self::create(port, args, public_url, "debug")
+    }
+
+    fn create(port: u16, args: &[&str], public_url: Option<&str>, log: &'static str) -> Result<Self> {
         let mut relay = Self {
             dir: scratch("relay"),
             port,
             running: None,
             public_url: public_url.map(str::to_owned),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            log,
         };
         relay.resume()?;
         Ok(relay)
@@ -120,7 +134,7 @@ impl Relay {
         let mut command = process::command(program("claudenest-relay"), self.dir.path());
         command
             .env("CLAUDENEST_RELAY_DATA_DIR", self.data())
-            .env("CLAUDENEST_RELAY_LOG", "debug")
+            .env("CLAUDENEST_RELAY_LOG", self.log)
             .env("XDG_CONFIG_HOME", self.dir.path().join("config"));
         command
     }
