@@ -135,6 +135,14 @@ impl Viewer {
         self.socket = None;
     }
 
+    /// Comes back after a break: handles events until it is attached and the machine is linked.
+    ///
+    /// # Errors
+    /// If a promise is broken, or the relay does not come back.
+    pub async fn come_back(&mut self) -> Result<()> {
+        self.until(|viewer| viewer.socket.is_some() && viewer.is_attached && viewer.is_link_up).await
+    }
+
     /// Number of input frames without an acknowledgement.
     pub fn unacked(&self) -> usize {
         self.unacked.len()

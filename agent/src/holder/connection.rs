@@ -160,6 +160,7 @@ fn send_all(shared: &Shared, side: &Mutex<Side>, mut out: UnixStream, from: u64,
         size: state.core.size(),
         exit: state.core.exit().filter(|_| state.is_exit_stored),
         writers: state.core.writers(),
+        input: state.core.input_state(),
     }))
     .encode(&mut wire);
     loop {

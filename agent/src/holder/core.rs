@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use claudenest_shared::session::TermSize;
-use claudenest_shared::wire::holder::{HolderExit, INPUT_MAY_SKIP, InputRefusal};
+use claudenest_shared::wire::holder::{
+    HolderExit, INPUT_IS_BRACKETED, INPUT_MAY_SKIP, INPUT_MORE, InputRefusal, InputState, WriterState,
+};
 
 /// Bytes of input that may wait for the child. Four times what the daemon keeps in flight, so that it is never met by one daemon.
 pub(super) const MAX_QUEUED_INPUT_BYTES: usize = 1024 * 1024;
@@ -97,6 +99,8 @@ struct Writer {
     id: u64,
     queued: u64,
     applied: u64,
+    /// Flags of its last input.
+    flags: u8,
     /// Value of `Core::ack_version` when `applied` last had to be told.
     told: u64,
 }
@@ -133,6 +137,8 @@ pub(super) struct Core {
     ack_version: u64,
     queue: VecDeque<Job>,
     queued_bytes: usize,
+    /// What the flags of the last input say.
+    is_bracketed: bool,
     is_input_closed: bool,
     exit: Option<HolderExit>,
 }
@@ -154,6 +160,7 @@ impl Core {
             ack_version: 0,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            is_bracketed: false,
             is_input_closed: false,
             exit: None,
         }
@@ -273,9 +280,12 @@ impl Core {
             id: writer,
             queued: 0,
             applied: 0,
+            flags: 0,
             told: 0,
         });
         entry.queued = seq;
+        entry.flags = flags;
+        self.is_bracketed = flags & INPUT_IS_BRACKETED != 0;
         self.writers.push_front(entry);
         self.writers.truncate(MAX_WRITERS);
         self.queued_bytes += bytes.len();
@@ -318,6 +328,21 @@ impl Core {
             .iter()
             .filter(move |entry| entry.told > version && entry.applied > 0)
             .map(|entry| (entry.id, entry.applied))
+    }
+
+    /// What is queued, and pastes whose end has not come.
+    pub(super) fn input_state(&self) -> InputState {
+        let state = |entry: &Writer| WriterState {
+            writer: entry.id,
+            queued: entry.queued,
+            has_more: entry.flags & INPUT_MORE != 0,
+            is_bracketed: entry.flags & INPUT_IS_BRACKETED != 0,
+        };
+        let is_told = |entry: &&Writer| entry.queued > entry.applied || entry.flags & INPUT_MORE != 0;
+        InputState {
+            is_bracketed: self.is_bracketed,
+            writers: self.writers.iter().filter(is_told).map(state).collect(),
+        }
     }
 
     /// Every writer with its highest applied number, the most recent first.

@@ -15,6 +15,8 @@ mod child;
 mod connection;
 mod core;
 mod exit;
+#[cfg(test)]
+pub(crate) mod model;
 mod process;
 mod recorder;
 mod recording;

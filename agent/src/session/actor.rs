@@ -146,8 +146,15 @@ async fn receive(shared: &Shared, read: &mut OwnedReadHalf, buffer: &mut BytesMu
             FromHolder::Hello(_) => {}
             FromHolder::Output { offset, bytes } => shared.output(offset, &bytes),
             FromHolder::InputAck { writer, seq } => {
-                let effects = shared.lock().input.acked(writer, seq, Instant::now());
+                let (effects, has_deadline) = {
+                    let mut core = shared.lock();
+                    let effects = core.input.acked(writer, seq, Instant::now());
+                    (effects, core.input.deadline().is_some())
+                };
                 shared.carry_out(super::core::Todo { send: effects.send, answers: effects.answers });
+                if has_deadline {
+                    shared.housekeeping.notify_one();
+                }
             }
             FromHolder::InputRefused { writer, seq, reason } => {
                 let effects = shared.lock().input.refused(writer, seq, reason, Instant::now());

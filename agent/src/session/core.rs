@@ -90,9 +90,9 @@ impl Core {
     }
 
     /// The state at the beginning of a connection to a holder.
-    pub(super) fn of(hello: &HolderHello) -> Self {
+    pub(super) fn of(hello: &HolderHello, now: Instant) -> Self {
         let mut core = Self::new(hello.epoch, hello.start, hello.start_size, hello.size, hello.head);
-        core.input.holder_knows(&hello.writers);
+        core.input.holder_knows(&hello.writers, &hello.input, now);
         core
     }
 
@@ -212,7 +212,7 @@ impl Core {
     }
 
     /// The child has ended. The end is where the output ends, whatever was lost before.
-    pub(super) fn end(&mut self, exit: HolderExit) -> Todo {
+    pub(super) fn end(&mut self, exit: HolderExit, now: Instant) -> Todo {
         if self.exit.is_some() {
             return Todo::default();
         }
@@ -220,7 +220,7 @@ impl Core {
         self.sanitiser.flush(&mut rest);
         self.ring.push(Bytes::from(rest));
         self.exit = Some(HolderExit { offset: self.head(), ..exit });
-        Todo { answers: self.input.end(), ..Todo::default() }
+        Todo { answers: self.input.end(now), ..Todo::default() }
     }
 
     pub(super) fn open_writer(&mut self, writer: u64, label: String, may_size: bool, is_local: bool) -> u64 {

@@ -47,6 +47,12 @@ fn pastes_do_not_mix_and_do_not_wait_for_ever() {
     // A paste that stops.
     core.input(1, 4, FLAG_MORE, byte(), now);
     assert!(sent(&core.input(2, 2, 0, byte(), now)).is_empty());
+    assert_eq!(
+        core.deadline(),
+        None,
+        "as long as the program has not read it, nobody else could write either"
+    );
+    core.acked(1, 4, now);
     assert_eq!(core.deadline(), Some(now + PASTE_HOLD));
     assert_eq!(sent(&core.pump(now + PASTE_HOLD)), [(2, 2)]);
     // A paste whose writer leaves.
@@ -81,7 +87,7 @@ fn the_end_refuses_everything_unwritten() {
         core.input(1, seq, 0, byte(), now);
     }
     core.acked(1, 1, now);
-    let told: Vec<_> = core.end().iter().map(|answer| (answer.seq, answer.refused)).collect();
+    let told: Vec<_> = core.end(now).iter().map(|answer| (answer.seq, answer.refused)).collect();
     assert_eq!(told, [(2, Some(ErrorCode::SessionEnded)), (3, Some(ErrorCode::SessionEnded))]);
     assert_eq!(refusals(&core.input(1, 4, 0, byte(), now)), [(4, ErrorCode::SessionEnded)]);
     assert_eq!(core.input(1, 1, 0, byte(), now).answers[0].refused, None);

@@ -8,6 +8,7 @@ mod actor;
 mod checkpoint;
 mod core;
 mod input;
+pub(crate) mod paste;
 mod ring;
 pub mod sanitise;
 pub mod screen;
@@ -31,7 +32,7 @@ use claudenest_shared::session::{Exit, TermSize};
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{Screen, StreamPosition};
 use claudenest_shared::wire::holder::{
-    HOLDER_PROTOCOL, HolderExit, HolderHello, IoKind, RecordingState, ToHolder,
+    HOLDER_PROTOCOL, HolderExit, HolderHello, InputState, IoKind, RecordingState, ToHolder,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -193,7 +194,7 @@ impl SessionHandle {
         if connection.hello.epoch != config.epoch {
             return Err(ConnectError::Protocol);
         }
-        let core = Core::of(&connection.hello);
+        let core = Core::of(&connection.hello, std::time::Instant::now());
         let hello = connection.hello.clone();
         let head = hello.head;
         let shared = Arc::new(Shared::new(config, core, hello, cancel.child_token()));
@@ -242,7 +243,7 @@ impl SessionHandle {
             core.resized(offset, size);
         }
         stream::fill_from_disk(&mut core, &recording, end);
-        core.end(HolderExit { offset: end, exit, at: UnixMs(0) });
+        core.end(HolderExit { offset: end, exit, at: UnixMs(0) }, std::time::Instant::now());
         let hello = HolderHello {
             proto: HOLDER_PROTOCOL,
             holder_pid: 0,
@@ -257,6 +258,7 @@ impl SessionHandle {
             size: last,
             exit: None,
             writers: Vec::new(),
+            input: InputState::default(),
         };
         let shared = Shared::new(config, core, hello, CancellationToken::new());
         if let Some(saved) = Checkpoint::read(&shared.config.dir) {

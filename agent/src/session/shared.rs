@@ -426,7 +426,7 @@ impl Shared {
         if core.exit().is_some() {
             return;
         }
-        let todo = core.end(exit);
+        let todo = core.end(exit, Instant::now());
         let offset = core.head();
         drop(core);
         self.carry_out(todo);

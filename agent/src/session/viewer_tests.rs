@@ -271,7 +271,7 @@ fn simulate(events: Vec<Event>, lag_limit: u64) {
     for event in events {
         world.apply(event);
     }
-    world.core.end(HolderExit { offset: 0, exit: Exit::Code { code: 7 }, at: UnixMs(0) });
+    world.core.end(HolderExit { offset: 0, exit: Exit::Code { code: 7 }, at: UnixMs(0) }, Instant::now());
     for _ in 0..10_000 {
         world.grant(100_000);
         world.now += GATHER;

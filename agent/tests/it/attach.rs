@@ -73,6 +73,59 @@ fn the_end_of_the_session_and_signals_restore_the_terminal() {
     assert!(code == 0 && said.contains("exit 7"), "{said}");
 }
 
+/// The session ends while the daemon is away, or at the moment in which it is killed: one end, told once.
+#[test]
+fn an_end_around_a_killed_daemon_is_told_once() {
+    for is_away in [true, false] {
+        let mut own = Own::started("exit");
+        own.shell("s");
+        let go = own.path("go");
+        let mut terminal = own.terminal(&["attach", "--wait-exit", "s"], 80, 24);
+        // What is typed before it is attached is shown by the terminal itself.
+        terminal.write(b"echo ma''rk\r");
+        terminal.until("mark");
+        let line = format!("echo wait''ing; until [ -e {} ]; do sleep 0.02; done; exit 7\r", go.display());
+        terminal.write(line.as_bytes());
+        terminal.until("waiting");
+        if is_away {
+            own.kill_daemon();
+            std::fs::write(&go, "").unwrap();
+        } else {
+            std::fs::write(&go, "").unwrap();
+            own.kill_daemon();
+        }
+        own.start();
+        let (code, said) = terminal.wait();
+        assert_eq!((code, said.matches("[s: exit code 7]").count()), (7, 1), "{said:?}");
+        // Whoever attaches again is told again: that is the same end.
+        let (code, said) = own.terminal(&["attach", "--wait-exit", "s"], 80, 24).wait();
+        assert_eq!((code, said.matches("[s: exit code 7]").count()), (7, 1), "{said:?}");
+    }
+}
+
+#[test]
+fn the_size_is_taken_by_asking_for_it() {
+    let own = Own::started("exit");
+    own.shell("s");
+    let mut first = own.terminal(&["attach", "s"], 90, 30);
+    first.write(b"stty size\r");
+    first.until("30 90");
+    // The first terminal keeps the size for one that does not ask, and loses it to one that does.
+    let mut modest = own.terminal(&["attach", "--no-size", "s"], 70, 20);
+    first.write(b"echo mo''dest; stty size\r");
+    first.until("modest").until("30 90");
+    let mut greedy = own.terminal(&["attach", "--take-size", "s"], 60, 25);
+    greedy.write(b"until [ \"$(stty size)\" = '25 60' ]; do :; done; echo ta''ken\r");
+    greedy.until("taken");
+    // A resize of one that does not own the size changes nothing.
+    first.resize(100, 35);
+    greedy.write(b"echo st''ill; stty size\r");
+    greedy.until("still").until("25 60");
+    assert!(own.json(&["session", "show", "s"])["size_owner"].as_str().unwrap().starts_with("attach"));
+    modest.write(b"\x1dd");
+    assert_eq!(modest.wait().0, 0);
+}
+
 #[test]
 fn a_killed_daemon_is_waited_for_and_typing_goes_on() {
     let mut own = Own::started("exit");

@@ -80,6 +80,7 @@ impl Client {
                 size: TermSize::default(),
                 exit: None,
                 writers: vec![],
+                input: InputState::default(),
             },
             output: Vec::new(),
         };

@@ -5,6 +5,7 @@ mod attach;
 mod cli;
 mod control;
 mod holder;
+mod input;
 mod lifecycle;
 mod nest;
 mod own;

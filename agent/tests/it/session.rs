@@ -1,5 +1,7 @@
 //! Sessions over real holders, through the channel table that link and control socket use.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use claudenest_agent::channel::Outgoing;
 use claudenest_agent::session::SessionHandle;
@@ -263,6 +265,49 @@ async fn one_owner_decides_the_size() {
     assert_eq!(daemon.handle.info_part().size_owner.as_deref(), Some("writer 1"));
     let sizes: Vec<u16> = browser.sizes.iter().map(|(_, size)| size.cols).collect();
     assert_eq!(sizes, [80, 100, 90, 100]);
+    daemon.finish(&run).await;
+}
+
+/// Three windows that are dragged at once, and a phone: a resize every 10 ms of each, for two seconds.
+#[tokio::test]
+async fn a_storm_of_sizes_reaches_the_terminal_four_times_a_second_and_ends_with_the_owners_last() {
+    const EVERY: Duration = Duration::from_millis(10);
+    const ROUNDS: u16 = 200;
+    let run = shell("stty -echo; while read x; do stty size; done");
+    run.start().await;
+    let mut daemon = Daemon::connect(&run).await;
+    let mut watcher = Viewer::from_start(&daemon).await;
+    let mut viewers = Vec::new();
+    // The last one is the phone.
+    for writer in 1..=4 {
+        let mut viewer = Viewer::new(&daemon, false);
+        viewer.writer(writer, writer < 4).await;
+        viewers.push(viewer);
+    }
+    let (began, mut ticks) = (Instant::now(), tokio::time::interval(EVERY));
+    for round in 1..=ROUNDS {
+        ticks.tick().await;
+        for (at, viewer) in viewers.iter_mut().enumerate() {
+            viewer.resize(20 + 100 * at as u16 + round % 90, 10 + round);
+        }
+        // The supervisor reads them; a session's tasks wait for it when they are many.
+        while daemon.notices.try_recv().is_ok() {}
+    }
+    let last = TermSize { cols: 20 + ROUNDS % 90, rows: 10 + ROUNDS };
+    while daemon.handle.info_part().size != last {
+        watcher.next().await;
+    }
+    let (took, sizes) = (began.elapsed(), watcher.sizes.len() - 1);
+    println!("{sizes} changes of size in {took:?}");
+    let most = took.as_millis() / 250 + 2;
+    assert!(sizes as u128 <= most && sizes >= 4, "{sizes} changes in {took:?}");
+    assert!(watcher.sizes.iter().all(|(_, size)| size.cols < 120), "only the owner's: {:?}", watcher.sizes);
+    assert_eq!(daemon.handle.info_part().size_owner.as_deref(), Some("writer 1"));
+    // The program sees what the viewers were told.
+    let mut asker = Viewer::from_start(&daemon).await;
+    asker.writer(9, false).await;
+    asker.input(b"\n");
+    asker.until(format!("{} {}", last.rows, last.cols).as_bytes()).await;
     daemon.finish(&run).await;
 }
 

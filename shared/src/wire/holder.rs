@@ -22,6 +22,10 @@ pub const MAX_HOLDER_MESSAGE_BYTES: usize = 128 * 1024;
 pub const MAX_HOLDER_CHUNK_BYTES: usize = 64 * 1024;
 /// Input flag: the sequence number may leave a gap after the writer's last one (first input after a writer was opened).
 pub const INPUT_MAY_SKIP: u8 = 1;
+/// Input flag: the writer's paste goes on with its next number. Older holders forget it.
+pub const INPUT_MORE: u8 = 2;
+/// Input flag: behind this input the terminal is inside a bracketed paste. Older holders forget it.
+pub const INPUT_IS_BRACKETED: u8 = 4;
 
 /// Messages from the daemon to the holder.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +43,7 @@ pub enum ToHolder {
         writer: u64,
         /// Sequence number of this writer, from 1.
         seq: u64,
-        /// See [`INPUT_MAY_SKIP`].
+        /// [`INPUT_MAY_SKIP`], [`INPUT_MORE`], [`INPUT_IS_BRACKETED`].
         flags: u8,
         /// At most [`MAX_HOLDER_CHUNK_BYTES`].
         bytes: Bytes,
@@ -122,6 +126,30 @@ pub struct HolderHello {
     pub exit: Option<HolderExit>,
     /// Last applied sequence number per writer, the most recent writers first; at most 256.
     pub writers: Vec<(u64, u64)>,
+    /// What is queued and not applied yet, and pastes. Nothing from older holders.
+    pub input: InputState,
+}
+
+/// What a daemon has to know that comes after one which was killed in the middle of something.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct InputState {
+    /// Behind all that is queued, the terminal is inside a bracketed paste ([`INPUT_IS_BRACKETED`]).
+    pub is_bracketed: bool,
+    /// Writers with queued input or an unfinished paste, the most recent first.
+    pub writers: Vec<WriterState>,
+}
+
+/// One writer whose input is not all applied, or whose paste has not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriterState {
+    /// The writer.
+    pub writer: u64,
+    /// Its highest number that is queued: applied, or sure to be.
+    pub queued: u64,
+    /// Its last input had [`INPUT_MORE`].
+    pub has_more: bool,
+    /// Its last input had [`INPUT_IS_BRACKETED`].
+    pub is_bracketed: bool,
 }
 
 /// Why input was not taken. Its number is not used up.
@@ -363,6 +391,15 @@ impl HolderHello {
             out.put_u64_le(*writer);
             out.put_u64_le(*seq);
         }
+        if self.input != InputState::default() {
+            out.put_u8(u8::from(self.input.is_bracketed));
+            out.put_u16_le(u16::try_from(self.input.writers.len()).unwrap_or(u16::MAX));
+            for state in self.input.writers.iter().take(usize::from(u16::MAX)) {
+                out.put_u64_le(state.writer);
+                out.put_u64_le(state.queued);
+                out.put_u8(u8::from(state.has_more) | u8::from(state.is_bracketed) << 1);
+            }
+        }
     }
 
     fn get(body: &mut Bytes, bad: HolderWireError) -> Result<Self, HolderWireError> {
@@ -391,6 +428,17 @@ impl HolderHello {
         let count = usize::from(body.get_u16_le());
         need(body, count * 16, bad)?;
         let writers = (0..count).map(|_| (body.get_u64_le(), body.get_u64_le())).collect();
+        let mut input = InputState::default();
+        if body.len() >= 3 {
+            input.is_bracketed = body.get_u8() != 0;
+            let count = usize::from(body.get_u16_le());
+            need(body, count * 17, bad)?;
+            let mut state = |_| {
+                let (writer, queued, flags) = (body.get_u64_le(), body.get_u64_le(), body.get_u8());
+                WriterState { writer, queued, has_more: flags & 1 != 0, is_bracketed: flags & 2 != 0 }
+            };
+            input.writers = (0..count).map(&mut state).collect();
+        }
         Ok(Self {
             proto,
             holder_pid,
@@ -405,6 +453,7 @@ impl HolderHello {
             size,
             exit,
             writers,
+            input,
         })
     }
 }

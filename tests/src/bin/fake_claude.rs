@@ -11,6 +11,7 @@
 //! | `lines N FILE` | N lines of mixed UTF-8; their byte count and SHA-256 go to FILE |
 //! | `pour FILE` | such lines, one every 2 ms, until input contains `stop`; byte count and SHA-256 to FILE |
 //! | `read N FILE` | reads exactly N bytes; their SHA-256 goes to FILE |
+//! | `save TEXT FILE` | reads until TEXT came; what came before it goes to FILE |
 //! | `alt` | alternate screen with a drawing |
 //! | `queries N` | N times DA1, DSR and XTVERSION; then prints how many answers came |
 //! | `ignore` | ignores SIGHUP, SIGTERM and SIGINT |
@@ -120,6 +121,20 @@ impl Fake {
                 tally.add(&self.input[..count]);
                 self.input.drain(..count);
                 tally.write_to(file)?;
+            }
+            "save" => {
+                let (text, file) = rest.split_once(' ').context("save TEXT FILE")?;
+                let end = unescape(text);
+                let at = loop {
+                    if let Some(at) = self.input.windows(end.len().max(1)).position(|found| found == end) {
+                        break at;
+                    }
+                    self.fill()?;
+                };
+                let temporary = format!("{file}.part");
+                std::fs::write(&temporary, &self.input[..at])?;
+                std::fs::rename(temporary, file)?;
+                self.input.drain(..at + end.len());
             }
             "alt" => {
                 self.print(b"\x1b[?1049h\x1b[2J\x1b[H\x1b[1;33mALT SCREEN\x1b[0m")?;

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use claudenest_shared::wire::frame::FLAG_MORE;
 use claudenest_shared::wire::limits::{INPUT_WINDOW_BYTES, MAX_INPUT_BYTES};
 
+use crate::session::paste::PasteMarks;
+
 /// Input older than this is not sent again after a reconnect: the screen it was meant for is gone.
 const RESEND_WITHIN: Duration = Duration::from_secs(10);
 /// What may wait here for a program that does not read: a large paste, so that the detach keys behind it are seen.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 /// Pieces on their way at a time: the machine takes 4096 of single keys.
 const MAX_SENT_PIECES: usize = 1024;
-const PASTE_START: &[u8] = b"\x1b[200~";
-const PASTE_END: &[u8] = b"\x1b[201~";
 
 /// One numbered piece of input.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +29,7 @@ pub(super) struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct InputQueue {
     last: u64,
+    highest_sent: u64,
     unacked: VecDeque<(Piece, Instant)>,
     unacked_bytes: usize,
     /// How many of `unacked`, from the front, were sent.
@@ -48,7 +49,7 @@ impl InputQueue {
         for chunk in bytes.chunks(MAX_INPUT_BYTES) {
             self.last += 1;
             self.paste.feed(chunk);
-            let flags = if self.paste.is_inside { FLAG_MORE } else { 0 };
+            let flags = if self.paste.is_inside() { FLAG_MORE } else { 0 };
             let piece = Piece { seq: self.last, flags, bytes: Bytes::copy_from_slice(chunk) };
             self.unacked.push_back((piece, now));
         }
@@ -62,6 +63,7 @@ impl InputQueue {
             return None;
         }
         self.sent += 1;
+        self.highest_sent = self.highest_sent.max(piece.seq);
         self.sent_bytes += piece.bytes.len();
         Some(piece.clone())
     }
@@ -112,45 +114,32 @@ impl InputQueue {
         if !self.unacked.front().is_some_and(|(_, at)| is_old(at)) {
             return 0;
         }
-        // Numbers must have no gap: what is young is numbered anew behind what the machine has.
-        let (old, young): (Vec<_>, Vec<_>) = self.unacked.drain(..).partition(|(_, at)| is_old(at));
-        let lost = old.iter().map(|(piece, _)| piece.bytes.len()).sum();
+        // Numbers are never used twice: what was sent may still be written, and new bytes would be taken for it. So
+        // what was sent goes with what is old, and so does the rest of a paste; the others get numbers of their own,
+        // behind a gap that the machine allows after a writer was opened.
+        let (mut lost, mut kept, mut is_midway) = (0, Vec::new(), false);
+        for (piece, at) in self.unacked.drain(..) {
+            if is_midway || piece.seq <= self.highest_sent || is_old(&at) {
+                lost += piece.bytes.len();
+                is_midway = piece.flags & FLAG_MORE != 0;
+            } else {
+                kept.push((piece, at));
+            }
+        }
         self.unacked_bytes = 0;
-        self.last = acked;
+        self.last += 1;
         self.paste = PasteMarks::default();
-        for (piece, at) in young {
+        for (piece, at) in kept {
             self.push(&piece.bytes, at);
         }
         lost
     }
 }
 
-/// Whether the typed bytes end inside a bracketed paste; marks may be cut anywhere.
-#[derive(Debug, Default)]
-struct PasteMarks {
-    is_inside: bool,
-    tail: Vec<u8>,
-}
-
-impl PasteMarks {
-    fn feed(&mut self, bytes: &[u8]) {
-        let mut text = std::mem::take(&mut self.tail);
-        text.extend_from_slice(bytes);
-        for window in text.windows(PASTE_START.len()) {
-            if window == PASTE_START {
-                self.is_inside = true;
-            } else if window == PASTE_END {
-                self.is_inside = false;
-            }
-        }
-        // A whole mark never stays in the tail, so it is not counted twice.
-        self.tail = text[text.len().saturating_sub(PASTE_START.len() - 1)..].to_vec();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::paste::PASTE_START;
 
     fn send(queue: &mut InputQueue) -> Vec<Piece> {
         std::iter::from_fn(|| queue.next_to_send()).collect()
@@ -206,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn old_input_is_reported_and_the_numbers_keep_no_gap() {
+    fn old_input_is_reported_and_no_number_is_used_twice() {
         let mut queue = InputQueue::default();
         let start = Instant::now();
         queue.push(b"old", start);
@@ -216,7 +205,18 @@ mod tests {
         assert_eq!(queue.reconnect(0, later), 8);
         queue.push(b"next", later);
         let again = send(&mut queue);
-        assert_eq!(seqs(&again), [1, 2]);
+        assert!(again[0].seq > 3 && again[1].seq == again[0].seq + 1, "{again:?}");
         assert_eq!((&again[0].bytes[..], &again[1].bytes[..]), (&b"young"[..], &b"next"[..]));
+        // What was sent, and the rest of a paste, go with what is old: nobody knows what of it is written.
+        let (mut queue, mut paste) = (InputQueue::default(), PASTE_START.to_vec());
+        paste.extend(b"begins");
+        queue.push(&paste, start);
+        queue.push(b"sent", later);
+        assert_eq!(send(&mut queue).len(), 2);
+        queue.push(b"ends\x1b[201~", later);
+        queue.push(b"typed", later);
+        assert_eq!(queue.reconnect(0, later), paste.len() + 4 + 10);
+        let again = send(&mut queue);
+        assert_eq!((again.len(), &again[0].bytes[..], again[0].flags), (1, &b"typed"[..], 0));
     }
 }

@@ -90,7 +90,7 @@ describe("input", () => {
     writer.opened(0, send);
     expect(sent).toEqual([]);
     writer.push(bytes("x"));
-    expect(sent.map((piece) => piece.sequence)).toEqual([2]);
+    expect(sent.map((piece) => piece.sequence)).toEqual([3]);
     vi.advanceTimersByTime(2_000);
     expect(lost.map((item) => [text(item.bytes), item.reason])).toEqual([["rm -rf /", "too_old"]]);
   });
@@ -137,7 +137,7 @@ describe("input", () => {
     expect(lost).toHaveLength(1);
     sent.length = 0;
     writer.opened(1, send);
-    expect(sent.map((piece) => [piece.sequence, text(piece.bytes)])).toEqual([[6, "later"]]);
+    expect(sent.map((piece) => [piece.sequence, text(piece.bytes)])).toEqual([[7, "later"]]);
   });
 
   it("refuses more than it can hold, loudly", () => {

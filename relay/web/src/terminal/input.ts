@@ -65,7 +65,10 @@ export class InputWriter {
   /** Too old to be sent again, but perhaps on its way inside the machine: told unless it is acknowledged soon. */
   #doubtful: Doubtful[] = [];
   #doubtTimer: ReturnType<typeof setTimeout> | undefined;
-  /** Numbers are never used twice: the machine could take new bytes for old ones. It allows a gap after opening. */
+  /**
+   * Numbers are never used twice: the machine could take new bytes for old ones. It allows a gap after opening, and
+   * understands it: what was given up is not continued by what comes behind the gap.
+   */
   #next = 1;
   #highestAcked = 0;
   #groups = 0;
@@ -144,6 +147,7 @@ export class InputWriter {
     this.#sent = this.#sent.filter((piece) => piece.sequence < sequence);
     this.#waiting = this.#waiting.filter((piece) => !groups.has(piece.group));
     this.#count();
+    this.#next++;
     this.#send = null;
     this.#events.notDelivered({ bytes: join([...refusedPieces, ...alsoLost]), reason: refused });
     this.#events.pending(this.pendingBytes);
@@ -174,7 +178,7 @@ export class InputWriter {
       this.#giveUp("too_old");
       return;
     }
-    const gapEnd = this.#next;
+    const gapEnd = this.#next++;
     const waiting = this.#waiting.map((piece) => ({ ...piece, sequence: Infinity }));
     this.#doubtful.push(...[...this.#sent, ...waiting].map((piece) => ({ ...piece, gapEnd })));
     this.#sent = [];
@@ -190,6 +194,7 @@ export class InputWriter {
 
   #giveUp(reason: string): void {
     const lost = join([...this.#sent, ...this.#waiting]);
+    this.#next++;
     this.#sent = [];
     this.#waiting = [];
     this.#count();

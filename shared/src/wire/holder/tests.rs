@@ -42,6 +42,7 @@ fn hello(exit: Option<HolderExit>, writers: Vec<(u64, u64)>) -> FromHolder {
         size: size(),
         exit,
         writers,
+        input: InputState::default(),
     }))
 }
 
@@ -68,6 +69,16 @@ fn golden_bytes_from_the_holder() {
     from(
         &hello(Some(exit), vec![(1, 2)]),
         &format!("56000000 01 {fixed} 01 {exit_bytes} 0100 0100000000000000 0200000000000000"),
+    );
+    from(
+        &{
+            let FromHolder::Hello(mut hello) = hello(None, vec![]) else { panic!() };
+            hello.input.is_bracketed = true;
+            hello.input.writers =
+                vec![WriterState { writer: 9, queued: 10, has_more: false, is_bracketed: true }];
+            FromHolder::Hello(hello)
+        },
+        &format!("48000000 01 {fixed} 00 0000 01 0100 0900000000000000 0a00000000000000 02"),
     );
     from(
         &FromHolder::Output { offset: 1, bytes: Bytes::from_static(b"\x1b[m") },
