@@ -74,6 +74,21 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What happened, without what to do: for those who know better than this error what that is.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Dns(host) => format!("The name {host} cannot be resolved."),
+            Self::Connect { address, reason } => format!("No connection to {address}: {reason}."),
+            Self::Tls { address, reason, .. } => format!("The TLS connection to {address} failed: {reason}."),
+            Self::Timeout(address) => format!("{address} did not answer in time."),
+            Self::Broken { address, reason } => format!("The connection to {address} broke: {reason}."),
+            Self::Refused { error, .. } => error.message.clone(),
+            Self::NotRelay { address, status, .. } => {
+                format!("{address} answered with HTTP status {status}, but not as a ClaudeNest relay does.")
+            }
+        }
+    }
+
     /// True if trying again later may succeed.
     pub fn is_transient(&self) -> bool {
         match self {

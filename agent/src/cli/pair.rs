@@ -102,9 +102,11 @@ pub(super) async fn pair(context: &Context, args: PairArgs) -> anyhow::Result<Ex
 
 fn failure(error: PairError) -> anyhow::Error {
     let exit = match &error {
-        PairError::Declined | PairError::Cancelled | PairError::WrongAccount { .. } | PairError::Changed => {
-            Exit::Refused
-        }
+        PairError::Declined
+        | PairError::Interrupted
+        | PairError::Cancelled
+        | PairError::WrongAccount { .. }
+        | PairError::Changed => Exit::Refused,
         PairError::Expired => Exit::TimedOut,
         PairError::Call(CallError::Refused { error, .. }) => Exit::of(error.code),
         _ => Exit::Failed,

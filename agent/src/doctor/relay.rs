@@ -78,10 +78,13 @@ async fn reach(config: &Config, relay: &PairedRelay) -> Result<(String, Option<i
         Ok((health, facts)) => Ok((crate::relay_http::clean(&health.version), facts.clock_difference_ms)),
         Err(error) => {
             let (id, fix) = match &error {
-                CallError::Dns(_) => ("relay.dns", "Check the name and this machine's network and DNS."),
-                CallError::Connect { .. } => {
-                    ("relay.tcp", "Start the relay; open its port in every firewall on the way.")
+                CallError::Dns(_) => {
+                    ("relay.dns", "Check the name of the relay, and this machine's network and DNS.")
                 }
+                CallError::Connect { .. } => (
+                    "relay.tcp",
+                    "Start the relay if it does not run; open its port in every firewall on the way.",
+                ),
                 CallError::Tls { advice, .. } => ("relay.tls", *advice),
                 CallError::NotRelay { advice, .. } => ("relay.http", *advice),
                 CallError::Timeout(_) | CallError::Broken { .. } => {
@@ -96,7 +99,7 @@ async fn reach(config: &Config, relay: &PairedRelay) -> Result<(String, Option<i
                 "relay.http" => format!("Name, connection{tls} are fine. "),
                 _ => String::new(),
             };
-            Err(Finding::error(id, format!("{passed}{error} Sessions on this machine go on."), fix))
+            Err(Finding::error(id, format!("{passed}{} Sessions on this machine go on.", error.what()), fix))
         }
     }
 }

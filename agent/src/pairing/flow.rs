@@ -90,7 +90,7 @@ pub async fn pair(
     let interval = Duration::from_millis(started.interval_ms).clamp(MIN_INTERVAL, MAX_INTERVAL);
     let outcome = tokio::select! {
         outcome = attempt.decide(interval, person) => outcome,
-        () = cancel => Err(PairError::Declined),
+        () = cancel => Err(PairError::Interrupted),
     };
     match outcome {
         Ok(()) => attempt.confirm(person).await,

@@ -78,6 +78,9 @@ pub enum PairError {
     /// The person at the machine said no.
     #[error("Not paired: you did not confirm. The relay was told.")]
     Declined,
+    /// The person at the machine pressed Ctrl-C.
+    #[error("Not paired: you cancelled it. The relay was told; the code is void.")]
+    Interrupted,
     /// The claimant gave up or was refused.
     #[error(
         "Not paired: the request was cancelled in the browser. Run `claudenest-agent pair` again for a new code."

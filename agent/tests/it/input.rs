@@ -1,6 +1,9 @@
-//! What is typed, over a daemon that is killed a hundred times.
+//! What is typed: over a daemon that is killed a hundred times, and beside a large paste.
 
 use std::collections::VecDeque;
+
+use claudenest_shared::wire::frame::FLAG_MORE;
+use claudenest_shared::wire::limits::MAX_INPUT_BYTES;
 
 use crate::holder::shell;
 use crate::run::*;
@@ -61,4 +64,52 @@ async fn a_hundred_killed_daemons_type_every_key_once() {
     println!("{last} keys, {resent} of them sent again");
     assert_eq!(std::fs::read_to_string(run.dir.path().join("typed")).unwrap(), expected);
     assert!(resent >= 10, "the kills came too late: {resent}");
+}
+
+/// A megabyte between marks, into a program that reads nothing for a while, and somebody else who types all the time: the
+/// paste stays whole, the keys stand before and behind it, and what waits is refused rather than kept without end.
+#[tokio::test]
+async fn a_megabyte_between_marks_stays_whole_beside_somebody_who_types() {
+    const KEYS: u64 = 200;
+    let body: Vec<u8> =
+        (0..1_000_000u32).map(|at| b' ' + (at.wrapping_mul(2_654_435_761) >> 26) as u8).collect();
+    let paste = [&b"\x1b[200~"[..], &body, b"\x1b[201~"].concat();
+    let typed: String = (1..=KEYS).map(key).collect();
+    let script = format!(
+        "stty raw -echo; printf ready; until [ -e go ]; do sleep 0.01; done; head -c {} > typed; echo done",
+        paste.len() + typed.len()
+    );
+    let run = shell(&script);
+    run.start().await;
+    let daemon = Daemon::connect(&run).await;
+    let (mut paster, mut typist) = (Viewer::from_start(&daemon).await, Viewer::new(&daemon, false));
+    paster.writer(1, false).await;
+    typist.writer(2, false).await;
+    paster.until(b"ready").await;
+    let pieces: Vec<&[u8]> = paste.chunks(MAX_INPUT_BYTES).collect();
+    let mut next = 1;
+    for (index, piece) in pieces.iter().enumerate() {
+        let seq = index as u64 + 1;
+        paster.input_as(seq, if index + 1 < pieces.len() { FLAG_MORE } else { 0 }, piece);
+        for _ in 0..KEYS / pieces.len() as u64 {
+            typist.input_as(next, 0, key(next).as_bytes());
+            next += 1;
+        }
+        if index == 3 {
+            // Four pieces are under way and nothing is read: the window is full until the program goes on.
+            std::fs::write(run.dir.path().join("go"), "").unwrap();
+        }
+        if seq > 3 {
+            assert_eq!(paster.until_ack(seq - 3).await, None);
+        }
+    }
+    for seq in next..=KEYS {
+        typist.input_as(seq, 0, key(seq).as_bytes());
+    }
+    paster.until(b"done").await;
+    let all = std::fs::read(run.dir.path().join("typed")).unwrap();
+    let at = all.windows(paste.len()).position(|window| window == paste).expect("the paste in one piece");
+    let keys = [&all[..at], &all[at + paste.len()..]].concat();
+    assert_eq!(String::from_utf8(keys).unwrap(), typed);
+    daemon.finish(&run).await;
 }

@@ -57,7 +57,7 @@ fn doctor_and_pair_say_at_which_step_a_relay_is_not_reached() -> Result<()> {
     ensure!(finding(&agent, "relay.token")?["level"] == "ok");
 
     relay.stop()?;
-    check(&agent, &address, "relay.tcp", &["nothing listens there", "Start the relay"])?;
+    check(&agent, &address, "relay.tcp", &["nothing listens there", "Start the relay", "firewall"])?;
 
     own.issue("127.0.0.1", true)?;
     relay.resume()?;
