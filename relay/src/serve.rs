@@ -175,7 +175,7 @@ async fn run_with(
     let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
     let site = Site::new(config.public_url.as_deref(), listen, tls.is_some());
     let app = App::new(Parts {
-        hub: Hub::new(db.clone(), clock.clone()),
+        hub: Hub::new(db.clone(), clock.clone(), config.history_bytes()),
         limits: Limits::default(),
         site: site.clone(),
         config,

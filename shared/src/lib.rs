@@ -4,6 +4,7 @@
 //! in this crate. Whatever needs the time or random bytes takes them as arguments.
 
 pub mod code;
+pub mod history;
 pub mod id;
 pub mod machine;
 pub mod pairing;

@@ -372,7 +372,9 @@ impl Viewer {
                 self.on_exit(frame)?;
             }
             FrameKind::Resize => {}
-            FrameKind::Input | FrameKind::Credit => bail!("a {:?} frame from the server", frame.kind),
+            FrameKind::Input | FrameKind::Credit | FrameKind::History => {
+                bail!("a {:?} frame from the server", frame.kind)
+            }
         }
         Ok(())
     }

@@ -32,6 +32,18 @@ pub enum CredentialStore {
     File,
 }
 
+/// What relays get of past output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HistoryPolicy {
+    /// Nothing: relays cannot even read recordings while the machine is online.
+    Off,
+    /// Relays keep what sessions are called and how they ended, and may read recordings while the machine is online.
+    #[default]
+    Metadata,
+    /// Relays keep a copy of the output as well.
+    Full,
+}
+
 /// Form of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -77,6 +89,8 @@ pub struct Config {
     pub recording_session_bytes: u64,
     /// Most bytes of recording kept for all sessions together.
     pub recording_total_bytes: u64,
+    /// What relays get of past output.
+    pub history: HistoryPolicy,
     /// Hibernate a session that has been idle this long; `None` never does.
     pub hibernate_after: Option<Duration>,
     /// How long a session that is asked to stop may take before its process group is killed.
@@ -113,6 +127,7 @@ impl Default for Config {
             recording: true,
             recording_session_bytes: 256 << 20,
             recording_total_bytes: 4 << 30,
+            history: HistoryPolicy::Metadata,
             hibernate_after: None,
             stop_grace: Duration::from_secs(10),
             extra_ca: Vec::new(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{Value, duration_text, size_text};
-use super::{Config, CredentialStore, ENV_PREFIX, LogFormat};
+use super::{Config, CredentialStore, ENV_PREFIX, HistoryPolicy, LogFormat};
 
 /// One key of the configuration.
 pub struct Key {
@@ -205,6 +205,28 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
         get: |config| quoted(&size_text(config.recording_total_bytes)),
+    },
+    Key {
+        name: "history",
+        takes: "off, metadata or full",
+        help: "What relays get of past output. `off`: nothing. `metadata`: they keep names, states and times, and may read recordings while this machine is online. \
+               `full`: they keep a copy of the output, so that it can be replayed and searched while this machine is away. What was printed may hold secrets; keystrokes are in none of it.",
+        set: |config, value| {
+            config.history = match value.text()?.as_str() {
+                "off" => HistoryPolicy::Off,
+                "metadata" => HistoryPolicy::Metadata,
+                "full" => HistoryPolicy::Full,
+                _ => return Err("takes \"off\", \"metadata\" or \"full\".".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| {
+            quoted(match config.history {
+                HistoryPolicy::Off => "off",
+                HistoryPolicy::Metadata => "metadata",
+                HistoryPolicy::Full => "full",
+            })
+        },
     },
     Key {
         name: "hibernate_after",

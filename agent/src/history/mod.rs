@@ -4,11 +4,13 @@
 //! hands on bytes as the child wrote them. It knows no terminal, no network and no daemon.
 
 pub mod cast;
+pub mod chunk;
 pub mod core;
 mod player;
 mod reader;
 pub mod runs;
 pub mod search;
+pub mod serve;
 mod text;
 
 pub use core::{Event, EventKind, Timeline};

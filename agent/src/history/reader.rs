@@ -14,7 +14,7 @@ use crate::holder::{Recording, read_exit};
 use crate::session::sanitise::{Event, Sanitiser};
 use crate::session::screen::{Model, ScreenModel};
 
-/// Distance of keyframes: seeking back reads at most this much again, some 10 ms.
+/// Distance of keyframes: seeking back reads at most this much again.
 const KEYFRAME_BYTES: u64 = 1024 * 1024;
 /// Keyframes kept, each of some KiB: they reach over the largest usual recording.
 const MAX_KEYFRAMES: usize = 512;
@@ -159,6 +159,11 @@ impl Reader {
     /// Offset of the next byte that comes.
     pub fn offset(&self) -> u64 {
         self.place.clean
+    }
+
+    /// Offset of the next byte that is read; the filter may hold some back before it.
+    pub fn raw(&self) -> u64 {
+        self.place.raw
     }
 
     /// Size at that offset.

@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
 use super::reader::{PieceKind, Reader};
 use super::text::{Line, Lines};
 
+/// Lines between two looks at the clock.
+const LINES_PER_LOOK: u64 = 1024;
 /// A pattern may compile to this much; a longer one is a mistake.
 const PATTERN_BYTES: usize = 1024 * 1024;
 
@@ -43,14 +46,32 @@ pub struct Match {
 /// # Errors
 /// If the recording cannot be read.
 pub fn run(dir: &Path, pattern: &Regex, context: usize, most: usize) -> io::Result<(Vec<Match>, bool)> {
+    // Ten years: a person who searches on the command line has Ctrl-C.
+    run_until(dir, pattern, context, most, Instant::now() + Duration::from_secs(315_360_000))
+}
+
+/// As [`run`], until `deadline`.
+///
+/// # Errors
+/// If the recording cannot be read.
+pub fn run_until(
+    dir: &Path,
+    pattern: &Regex,
+    context: usize,
+    most: usize,
+    deadline: Instant,
+) -> io::Result<(Vec<Match>, bool)> {
     let mut found: Vec<Match> = Vec::new();
     let mut before: VecDeque<String> = VecDeque::with_capacity(context);
-    let mut is_cut = false;
+    let (mut is_cut, mut seen) = (false, 0u64);
     let mut visit = |line: Line, wall_us: u64| {
         for one in found.iter_mut().rev().take_while(|one| one.after.len() < context).take(context) {
             one.after.push(line.text.clone());
         }
-        if pattern.is_match(&line.text) {
+        seen += 1;
+        if seen % LINES_PER_LOOK == 0 && Instant::now() >= deadline {
+            is_cut = true;
+        } else if pattern.is_match(&line.text) {
             is_cut = found.len() == most;
             if !is_cut {
                 let before = before.iter().cloned().collect();

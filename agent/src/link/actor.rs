@@ -20,7 +20,7 @@ use super::serve::{Service, split_to_fit};
 use super::socket::{Connection, Incoming, open};
 use super::status::LinkStatus;
 use crate::channel::Outgoing;
-use crate::config::Config;
+use crate::config::{Config, HistoryPolicy};
 use crate::credential::{Identity, PairedRelay, Relays, SecretError, Vault};
 use crate::paths::Paths;
 use crate::relay_url::RelayUrl;
@@ -342,12 +342,15 @@ impl<H: LinkHost> Link<H> {
                     let _ = live.connection.out.send(Outgoing::Message(hello)).await;
                 }
             }
-            Effect::Serve => {
+            Effect::Serve { takes_history } => {
                 tracing::info!(relay = %self.relay.url, "the relay is connected");
                 if let Some(live) = live
                     && let Some(events) = live.events.take()
                 {
                     live.service.start(live.facts.clone(), std::mem::take(&mut live.unsent), events);
+                    if takes_history && self.inner.config.history == HistoryPolicy::Full {
+                        live.service.upload_history(self.inner.paths.sessions_dir());
+                    }
                 }
             }
             Effect::Deliver(message) => {
@@ -384,6 +387,7 @@ impl<H: LinkHost> Link<H> {
             connection.out.clone(),
             connection.over.clone(),
             self.inner.tasks.clone(),
+            self.inner.config.history,
         );
         Live { connection, service, facts, events: None, unsent: Vec::new() }
     }

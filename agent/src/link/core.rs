@@ -65,7 +65,10 @@ pub enum Effect {
         nonce: [u8; 32],
     },
     /// The link is up: forward requests and events from now on.
-    Serve,
+    Serve {
+        /// True if the relay keeps history.
+        takes_history: bool,
+    },
     /// Hand a message to whoever serves.
     Deliver(Box<RelayMessage>),
     /// Cut the connection.
@@ -219,7 +222,10 @@ impl Core {
                 self.phase = Phase::Welcome { until };
                 self.effects.push_back(Effect::SendHello { nonce });
             }
-            (Phase::Welcome { .. }, RelayMessage::Welcome { machine_id, machine_name, heartbeat_ms, .. }) => {
+            (
+                Phase::Welcome { .. },
+                RelayMessage::Welcome { machine_id, machine_name, heartbeat_ms, takes_history, .. },
+            ) => {
                 let (low, high) = HEARTBEAT_RANGE;
                 let heartbeat = Duration::from_millis(u64::from(heartbeat_ms.clamp(low, high)));
                 self.phase = Phase::Up { heartbeat, heard: now, since: now };
@@ -227,7 +233,7 @@ impl Core {
                 self.status.machine_name = crate::relay_http::clean(&machine_name);
                 self.status.last_error = None;
                 self.show(LinkState::Online, wall);
-                self.effects.push_back(Effect::Serve);
+                self.effects.push_back(Effect::Serve { takes_history });
             }
             (Phase::Up { .. }, RelayMessage::Challenge { .. } | RelayMessage::Welcome { .. })
             | (Phase::Challenge { .. } | Phase::Welcome { .. }, _) => {

@@ -67,7 +67,7 @@ impl Bench {
         self.message(RelayMessage::Challenge { nonce: "07".repeat(32), time });
         assert_eq!(self.effects(), [Effect::SendHello { nonce: [7; 32] }]);
         self.message(welcome());
-        assert_eq!(self.effects(), [Effect::Serve]);
+        assert_eq!(self.effects(), [Effect::Serve { takes_history: false }]);
         assert_eq!(self.state(), LinkState::Online);
     }
 }
@@ -78,6 +78,7 @@ fn welcome() -> RelayMessage {
         machine_name: "studio".into(),
         connection_epoch: 1,
         heartbeat_ms: 1000,
+        takes_history: false,
     }
 }
 

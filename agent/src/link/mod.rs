@@ -5,6 +5,7 @@
 
 mod actor;
 pub mod core;
+mod history;
 mod serve;
 mod socket;
 mod status;

@@ -1,6 +1,7 @@
 //! What an open link does: answers requests, moves frames, and tells the relay what changes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::SessionId;
 use claudenest_shared::machine::MachineFacts;
 use claudenest_shared::session::SessionInfo;
-use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, Reply};
+use claudenest_shared::wire::agent::{AgentMessage, Op, RelayMessage, Reply};
 use claudenest_shared::wire::frame::Frame;
 use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
 use tokio::sync::{Semaphore, broadcast, mpsc};
@@ -16,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actor::LinkHost;
+use super::history::{ANSWERS, Answer, Uploader};
 use crate::channel::{Channels, Outgoing};
+use crate::config::HistoryPolicy;
 use crate::supervisor::SessionEvent;
 
 /// Requests of one relay that run at the same time; further ones are refused as "overloaded".
@@ -32,6 +35,9 @@ pub(super) struct Service<H> {
     requests: Arc<Semaphore>,
     over: CancellationToken,
     tasks: TaskTracker,
+    policy: HistoryPolicy,
+    /// To the task that uploads history, if there is one.
+    answers: Option<mpsc::Sender<Answer>>,
 }
 
 impl<H: LinkHost> Service<H> {
@@ -40,10 +46,38 @@ impl<H: LinkHost> Service<H> {
         out: mpsc::Sender<Outgoing>,
         over: CancellationToken,
         tasks: TaskTracker,
+        policy: HistoryPolicy,
     ) -> Self {
         let finder = Arc::clone(&host);
         let channels = Channels::new(Arc::new(move |session| finder.session(session)), out.clone(), false);
-        Self { host, out, channels, requests: Arc::new(Semaphore::new(MAX_REQUESTS)), over, tasks }
+        Self {
+            host,
+            out,
+            channels,
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            over,
+            tasks,
+            policy,
+            answers: None,
+        }
+    }
+
+    /// Starts to send past output.
+    pub(super) fn upload_history(&mut self, sessions_dir: PathBuf) {
+        let (answers, receiver) = mpsc::channel(ANSWERS);
+        self.answers = Some(answers);
+        let uploader = Uploader::new(Arc::clone(&self.host), sessions_dir, self.out.clone(), receiver);
+        let over = self.over.clone();
+        self.tasks.spawn(async move {
+            over.run_until_cancelled(uploader.run()).await;
+        });
+    }
+
+    fn history_answer(&self, answer: Answer) {
+        // One question at a time: a full queue means answers that nobody asked for.
+        if let Some(Err(error)) = self.answers.as_ref().map(|answers| answers.try_send(answer)) {
+            tracing::debug!(%error, "an answer about history that nobody waits for is ignored");
+        }
     }
 
     /// Starts to tell the relay about changes since `events` was subscribed.
@@ -61,6 +95,18 @@ impl<H: LinkHost> Service<H> {
 
     pub(super) async fn message(&mut self, message: RelayMessage) {
         let other = match message {
+            RelayMessage::HistoryHave { runs } => return self.history_answer(Answer::Have(runs)),
+            RelayMessage::HistoryStored { position, outcome } => {
+                return self.history_answer(Answer::Stored(position, outcome));
+            }
+            RelayMessage::Request { request, op } if self.policy == HistoryPolicy::Off && is_history(&op) => {
+                let error = WireError::new(
+                    ErrorCode::Forbidden,
+                    "This machine shows no past output (history = \"off\" in its configuration). Set it to \"metadata\" to replay \
+                     recordings while the machine is online, or to \"full\" to keep a copy on the relay.",
+                );
+                return self.answer(request, Reply::Error { error }).await;
+            }
             RelayMessage::Request { request, op } => {
                 let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
                     let error = WireError::new(
@@ -101,6 +147,10 @@ impl<H: LinkHost> Service<H> {
         // A closed queue means that the connection is over.
         let _ = self.out.send(Outgoing::Message(AgentMessage::Response { request, reply })).await;
     }
+}
+
+fn is_history(op: &Op) -> bool {
+    matches!(op, Op::HistoryList { .. } | Op::HistoryRead { .. } | Op::HistorySearch { .. })
 }
 
 /// The sessions of a hello: as many as fit, those that live first; the ids of the others; and all others.

@@ -141,6 +141,7 @@ impl Bed {
             machine_name: "studio".into(),
             connection_epoch: 1,
             heartbeat_ms,
+            takes_history: false,
         };
         send(&mut socket, &welcome).await;
         socket

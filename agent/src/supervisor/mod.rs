@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::claude::{Claude, HookFact, stream_json};
 use crate::directory::Roots;
 use crate::facts;
+use crate::history::serve::{Library, Shelf};
 use crate::session::SessionHandle;
 use crate::store::{Store, StoreError};
 
@@ -55,6 +56,9 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Longer texts are pasted: no answer to a dialog is that long, and programs take large chunks for a paste anyway.
 const MAX_TYPED_BYTES: usize = 200;
+
+/// Matches of one search; a list that a person reads, and an answer that fits into a message.
+const MAX_MATCHES: usize = 200;
 
 /// Who wants something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -102,6 +106,7 @@ struct Inner {
     settings: Arc<Settings>,
     claude: Arc<Claude>,
     roots: Arc<Roots>,
+    library: Arc<Library>,
 }
 
 /// Handle to all sessions. Cheap to clone.
@@ -150,6 +155,10 @@ impl Supervisor {
             settings: Arc::clone(&settings),
             claude: Arc::clone(&claude),
             roots,
+            library: Arc::new(Library {
+                sessions_dir: settings.sessions_dir.clone(),
+                shelf: Shelf::default(),
+            }),
         };
         let mut actor =
             actor::Actor::new(settings, store, claude, view, events, tasks.clone(), cancel, records);
@@ -221,6 +230,31 @@ impl Supervisor {
             Op::SessionScreen { session } => {
                 let handle = self.session(session).ok_or_else(|| self.no_handle(session))?;
                 return Ok(Reply::Screen { screen: handle.screen().await? });
+            }
+            Op::HistoryList { session } => {
+                self.info(session).ok_or_else(not_found)?;
+                let library = Arc::clone(&self.inner.library);
+                let list = blocking(move || library.shelf.list(&library.sessions_dir, session)).await?;
+                return Ok(Reply::History { history: list.map_err(unreadable)? });
+            }
+            Op::HistoryRead { session, epoch, offset, with_screen } => {
+                self.info(session).ok_or_else(not_found)?;
+                let library = Arc::clone(&self.inner.library);
+                let read =
+                    move || library.shelf.read(&library.sessions_dir, session, epoch, offset, with_screen);
+                let chunk = blocking(read).await?.map_err(unreadable)?;
+                return Ok(Reply::HistoryChunk { chunk: chunk.map(Box::new) });
+            }
+            Op::HistorySearch { session, text, limit } => {
+                let mut sessions = self.sessions();
+                sessions.retain(|info| session.is_none_or(|wanted| info.id == wanted));
+                let library = Arc::clone(&self.inner.library);
+                let limit = (limit as usize).clamp(1, MAX_MATCHES);
+                let find = move || library.shelf.search(&library.sessions_dir, &sessions, &text, limit);
+                let found = blocking(find).await?;
+                let (matches, is_cut) =
+                    found.map_err(|problem| WireError::new(ErrorCode::Invalid, problem))?;
+                return Ok(Reply::HistoryMatches { matches, is_cut });
             }
             Op::DirectoryList { path } => {
                 let roots = Arc::clone(&self.inner.roots);
@@ -417,6 +451,14 @@ impl Supervisor {
 /// ignored "3" (no) would choose the highlighted "yes".
 fn is_typed(text: &str) -> bool {
     text.len() <= MAX_TYPED_BYTES && !text.contains(['\n', '\r'])
+}
+
+fn unreadable(error: std::io::Error) -> WireError {
+    tracing::warn!(%error, "a recording cannot be read");
+    WireError::new(
+        ErrorCode::Internal,
+        "The recording cannot be read on the machine; its agent's log says why.",
+    )
 }
 
 /// Runs something that may block for a moment.

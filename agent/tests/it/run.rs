@@ -221,7 +221,7 @@ impl Viewer {
                     .then(|| ErrorCode::from_text(std::str::from_utf8(&frame.payload).unwrap()));
                 self.acks.push((frame.offset, refused));
             }
-            FrameKind::Input | FrameKind::Credit => panic!("not towards a viewer"),
+            FrameKind::Input | FrameKind::Credit | FrameKind::History => panic!("not towards a viewer"),
         }
     }
 

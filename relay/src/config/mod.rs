@@ -79,6 +79,10 @@ pub struct Config {
     pub login_idle_days: u32,
     /// A login ends after so many days, used or not.
     pub login_max_days: u32,
+    /// Past output is forgotten after so many days.
+    pub history_retention_days: u32,
+    /// Past output kept of each user, in MiB.
+    pub history_user_mib: u32,
     /// How long connections may take to end when the relay stops.
     pub shutdown_grace_seconds: u32,
     /// Form of the log.
@@ -226,6 +230,11 @@ impl Config {
         i64::from(self.login_max_days) * DAY_MS
     }
 
+    /// Bytes of past output that are kept of each user.
+    pub fn history_bytes(&self) -> u64 {
+        u64::from(self.history_user_mib) << 20
+    }
+
     /// True if the relay itself speaks TLS.
     pub fn has_tls(&self) -> bool {
         self.tls_cert.is_some()
@@ -272,6 +281,9 @@ impl Config {
         }
         if self.login_idle_days == 0 || self.login_max_days == 0 || self.login_max_days > 3_650 {
             return invalid("`login_idle_days` and `login_max_days` are 1 to 3650.".to_owned());
+        }
+        if self.history_retention_days == 0 || self.history_retention_days > 3_650 {
+            return invalid("`history_retention_days` is 1 to 3650.".to_owned());
         }
         Ok(())
     }

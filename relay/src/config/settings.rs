@@ -160,6 +160,10 @@ settings! {
         "A browser login ends when it was not used for so many days.";
     login_max_days: u32, "90", None,
         "A browser login ends after so many days, used or not.";
+    history_retention_days: u32, "30", None,
+        "Past output that machines with `history = \"full\"` send is forgotten after so many days.";
+    history_user_mib: u32, "2048", None,
+        "Past output kept of each user, in MiB as stored (compressed); the oldest goes first. 0 takes none.";
     shutdown_grace_seconds: u32, "5", None,
         "How long open connections may take to end when the relay stops.";
     log_format: LogFormat, "human", Some("--log-format"),
@@ -178,6 +182,8 @@ impl Partial {
             trusted_proxies: Some(Vec::new()),
             login_idle_days: Some(14),
             login_max_days: Some(90),
+            history_retention_days: Some(30),
+            history_user_mib: Some(2048),
             shutdown_grace_seconds: Some(5),
             log_format: Some(LogFormat::Human),
             log: Some("info".to_owned()),
@@ -202,6 +208,8 @@ impl Partial {
             trusted_proxies: self.trusted_proxies.unwrap_or_default(),
             login_idle_days: self.login_idle_days.unwrap_or_default(),
             login_max_days: self.login_max_days.unwrap_or_default(),
+            history_retention_days: self.history_retention_days.unwrap_or_default(),
+            history_user_mib: self.history_user_mib.unwrap_or_default(),
             shutdown_grace_seconds: self.shutdown_grace_seconds.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_default(),

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod audit;
 pub mod cluster;
 pub mod enrolment;
+pub mod history;
 pub mod login;
 pub mod machine;
 pub mod pairing;

@@ -5,6 +5,7 @@ pub mod enrolment;
 pub mod error;
 pub mod extract;
 pub mod health;
+pub mod history;
 pub mod machine;
 pub mod openapi;
 pub mod pairing;
@@ -32,6 +33,7 @@ pub(crate) fn api() -> OpenApiRouter<App> {
         .merge(auth::routes())
         .merge(machine::routes())
         .merge(session::routes())
+        .merge(history::routes())
         .merge(pairing::routes())
         .merge(pairing_agent::routes())
         .merge(enrolment::routes())

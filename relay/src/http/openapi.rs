@@ -25,6 +25,7 @@ use crate::app::App;
         (name = "auth", description = "Logins of people"),
         (name = "machines", description = "Paired machines"),
         (name = "sessions", description = "Sessions on machines"),
+        (name = "history", description = "Past output of sessions"),
         (name = "pairing", description = "Pairing, the side of the user"),
         (name = "agent", description = "What agents call; no login"),
         (name = "health", description = "Signs of life"),

@@ -118,7 +118,11 @@ async fn get(
     Ok(Json(find(&app, &user, id).await?.1))
 }
 
-async fn find(app: &App, user: &LoggedIn, id: SessionId) -> Result<(MachineId, SessionInfo), ApiError> {
+pub(super) async fn find(
+    app: &App,
+    user: &LoggedIn,
+    id: SessionId,
+) -> Result<(MachineId, SessionInfo), ApiError> {
     let info = session::get(&app.db, user.user_id(), id).await?;
     info.and_then(|info| Some((info.machine_id?, info))).ok_or_else(|| ApiError::not_found("session"))
 }

@@ -2,6 +2,7 @@
 //!
 //! A trait, so that the hub can be tested without a database and stays the same in a fleet.
 
+use claudenest_shared::history::{HistoryOutcome, HistoryPosition};
 use claudenest_shared::id::{MachineId, SessionId, UserId};
 use claudenest_shared::machine::{MachineFacts, MachineState};
 use claudenest_shared::session::SessionInfo;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::ticket;
 use crate::clock::Clock;
+use crate::db::history::NewChunk;
 pub use crate::db::machine::LinkState;
 use crate::db::{self, Db, DbError};
 
@@ -84,6 +86,18 @@ pub trait Directory: Send + Sync + 'static {
     fn machine_of_session(&self, user: UserId, session: SessionId) -> Answer<'_, Option<MachineId>>;
     /// Every machine and session of a user.
     fn state_of(&self, user: UserId) -> Answer<'_, (Vec<MachineInfo>, Vec<SessionInfo>)>;
+    /// How far past output of these runs is stored.
+    fn history_have<'a>(
+        &'a self,
+        machine: MachineId,
+        runs: &'a [HistoryPosition],
+    ) -> Answer<'a, Vec<HistoryPosition>>;
+    /// Stores a chunk of past output; where the copy of its run ends now, and what became of it.
+    fn store_history<'a>(
+        &'a self,
+        machine: MachineId,
+        chunk: &'a NewChunk,
+    ) -> Answer<'a, (u64, HistoryOutcome)>;
     /// Uses up a ticket.
     fn redeem<'a>(&'a self, ticket: &'a str) -> Answer<'a, Option<KnownLogin>>;
     /// Which of these logins are still valid.
@@ -97,12 +111,13 @@ pub trait Directory: Send + Sync + 'static {
 pub struct DbDirectory {
     db: Db,
     clock: Clock,
+    history_bytes: u64,
 }
 
 impl DbDirectory {
-    /// Wraps the database.
-    pub fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock }
+    /// Wraps the database; `history_bytes` of past output are kept of each user.
+    pub fn new(db: Db, clock: Clock, history_bytes: u64) -> Self {
+        Self { db, clock, history_bytes }
     }
 }
 
@@ -185,6 +200,25 @@ impl Directory for DbDirectory {
             // Sessions first: a machine that is new in between is only listed without its sessions, and those follow as events.
             let sessions = db::session::list_for_user(&self.db, user, None).await?;
             Ok((db::machine::list_for_user(&self.db, user).await?, sessions))
+        })
+    }
+
+    fn history_have<'a>(
+        &'a self,
+        machine: MachineId,
+        runs: &'a [HistoryPosition],
+    ) -> Answer<'a, Vec<HistoryPosition>> {
+        Box::pin(async move { Ok(db::history::have(&self.db, machine, runs).await?) })
+    }
+
+    fn store_history<'a>(
+        &'a self,
+        machine: MachineId,
+        chunk: &'a NewChunk,
+    ) -> Answer<'a, (u64, HistoryOutcome)> {
+        Box::pin(async move {
+            let now = self.clock.now();
+            Ok(db::history::store(&self.db, machine, chunk, self.history_bytes, now).await?)
         })
     }
 

@@ -88,8 +88,8 @@ pub struct Hub(Arc<Inner>);
 
 impl Hub {
     /// Starts an empty hub on the relay's database.
-    pub fn new(db: Db, clock: Clock) -> Self {
-        Self::with_directory(Arc::new(DbDirectory::new(db, clock.clone())), clock)
+    pub fn new(db: Db, clock: Clock, history_bytes: u64) -> Self {
+        Self::with_directory(Arc::new(DbDirectory::new(db, clock.clone(), history_bytes)), clock)
     }
 
     /// Starts an empty hub on any directory.

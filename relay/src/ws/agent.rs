@@ -16,13 +16,14 @@ use claudenest_shared::session::SessionInfo;
 use claudenest_shared::token::{self, TokenKind};
 use claudenest_shared::wire::AGENT_SUBPROTOCOL;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage, Reply, StreamPosition};
-use claudenest_shared::wire::frame::Frame;
+use claudenest_shared::wire::frame::{Frame, FrameKind};
 use claudenest_shared::wire::limits::{MAX_MESSAGE_BYTES, MAX_TEXT_BYTES};
 use futures_util::stream::SplitStream;
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::history::{self, Shelf};
 use super::writer::{SocketWriter, linger};
 use super::{Context, accept};
 use crate::http::error::ApiError;
@@ -142,6 +143,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         machine_name: machine.name.clone(),
         connection_epoch: epoch,
         heartbeat_ms: u32::try_from(context.timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
+        takes_history: true,
     });
     for session in list.sessions.iter().map(|session| session.id).chain(list.others.iter().copied()) {
         link.add_session(session);
@@ -158,9 +160,12 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
     let writing = context.tasks.spawn(write(context.clone(), Arc::clone(&link), writer, ended.clone()));
     let recorder =
         context.tasks.spawn(recorder::run(context.hub.clone(), Arc::clone(&link), recording.clone()));
+    let shelf = Arc::new(Shelf::default());
+    let storing = history::run(context.hub.clone(), Arc::clone(&link), Arc::clone(&shelf), recording.clone());
+    context.tasks.spawn(storing);
     publish(&context, &link).await;
 
-    let end = read(&context, &link, &mut stream, &ended).await;
+    let end = read(&context, &link, &shelf, &mut stream, &ended).await;
     match &end {
         End::Goodbye(reason) => {
             tracing::info!(?reason, "a machine said goodbye");
@@ -286,6 +291,7 @@ fn is_signed(machine: &KnownMachine, nonce: &[u8; 32], digest: &[u8; 32], signat
 async fn read(
     context: &Context,
     link: &Arc<Link>,
+    shelf: &Shelf,
     stream: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
     ended: &CancellationToken,
 ) -> End {
@@ -304,9 +310,9 @@ async fn read(
         };
         for message in batch {
             let result = match message {
-                Ok(Message::Binary(bytes)) => run.frame(link, bytes),
+                Ok(Message::Binary(bytes)) => run.frame(link, shelf, bytes),
                 Ok(Message::Text(text)) => match run.finish() {
-                    Ok(()) => on_text(&context.hub, link, &text),
+                    Ok(()) => on_text(&context.hub, link, shelf, &text),
                     Err(reason) => Err(End::Violation(reason)),
                 },
                 Ok(Message::Ping(_) | Message::Pong(_)) => Ok(()),
@@ -341,8 +347,11 @@ struct Run {
 }
 
 impl Run {
-    fn frame(&mut self, link: &Link, bytes: Bytes) -> Result<(), End> {
+    fn frame(&mut self, link: &Link, shelf: &Shelf, bytes: Bytes) -> Result<(), End> {
         let frame = Frame::decode(&bytes).map_err(|error| End::Violation(error.to_string()))?;
+        if frame.kind == FrameKind::History {
+            return shelf.chunk(frame).map_err(|reason| End::Violation(reason.to_owned()));
+        }
         match link.route(frame.channel) {
             Some(Route::Open(terminal, key)) => {
                 if !self.terminal.as_ref().is_some_and(|present| Arc::ptr_eq(present, &terminal)) {
@@ -373,7 +382,7 @@ fn parse(text: &str) -> Result<AgentMessage, String> {
     serde_json::from_str(text).map_err(|error| format!("a message is not understood: {error}"))
 }
 
-fn on_text(hub: &Hub, link: &Arc<Link>, text: &str) -> Result<(), End> {
+fn on_text(hub: &Hub, link: &Arc<Link>, shelf: &Shelf, text: &str) -> Result<(), End> {
     match parse(text).map_err(End::Violation)? {
         AgentMessage::Hello { .. } => Err(End::Violation("a second hello".into())),
         AgentMessage::Facts { facts } => {
@@ -411,6 +420,9 @@ fn on_text(hub: &Hub, link: &Arc<Link>, text: &str) -> Result<(), End> {
                 terminal.channel_closed(key, error);
             }
             Ok(())
+        }
+        AgentMessage::HistoryQuery { runs } => {
+            shelf.query(runs).map_err(|reason| End::Violation(reason.to_owned()))
         }
         AgentMessage::Goodbye { reason } => Err(End::Goodbye(reason)),
     }

@@ -4,6 +4,7 @@
 
 mod agent;
 mod browser;
+pub(crate) mod history;
 mod writer;
 
 #[cfg(test)]

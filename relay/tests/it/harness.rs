@@ -83,7 +83,7 @@ impl Relay {
         let app = App::new(Parts {
             site: Site::new(config.public_url.as_deref(), config.listen, config.has_tls()),
             limits: Limits::default(),
-            hub: Hub::new(db.clone(), now.clone()),
+            hub: Hub::new(db.clone(), now.clone(), config.history_bytes()),
             db: db.clone(),
             clock: now,
             tasks: TaskTracker::new(),

@@ -5,6 +5,7 @@ mod auth;
 mod builtin;
 mod foreign;
 mod harness;
+mod history;
 mod hostile;
 mod live;
 mod openapi;

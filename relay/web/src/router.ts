@@ -62,6 +62,12 @@ const routes: RouteRecordRaw[] = [
     meta: { title: "nav.sessions", isFull: true },
   },
   {
+    path: "/sessions/:key/replay",
+    name: "replay",
+    component: () => import("./pages/ReplayPage.vue"),
+    meta: { title: "replay.title", isFull: true },
+  },
+  {
     path: "/settings",
     name: "settings",
     component: () => import("./pages/SettingsPage.vue"),

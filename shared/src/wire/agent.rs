@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::code::WireError;
+use crate::history::{HistoryChunk, HistoryMatch, HistoryOutcome, HistoryPosition, SessionHistory};
 use crate::id::{MachineId, SessionId, WriterId};
 use crate::machine::{GoodbyeReason, MachineFacts};
 use crate::session::{SessionInfo, SessionSpec, TermSize};
@@ -82,6 +83,31 @@ pub enum Op {
         /// Which.
         session: SessionId,
     },
+    /// What is recorded of a session. Answer: `history`.
+    HistoryList {
+        /// Which.
+        session: SessionId,
+    },
+    /// A part of a recording. Answer: `history_chunk`.
+    HistoryRead {
+        /// The session.
+        session: SessionId,
+        /// The run.
+        epoch: u32,
+        /// Offset of the first byte wanted.
+        offset: u64,
+        /// True to get the screen at the beginning with it.
+        with_screen: bool,
+    },
+    /// Text that people saw. Answer: `history_matches`, newest sessions first.
+    HistorySearch {
+        /// Only in this session.
+        session: Option<SessionId>,
+        /// What to look for, as it is; case counts if it has capitals.
+        text: String,
+        /// Most matches, 1 to 200.
+        limit: u32,
+    },
     /// Directories below `path`, for a picker. Answer: `directory`.
     DirectoryList {
         /// Absolute path; empty means the home directory.
@@ -114,6 +140,23 @@ pub enum Reply {
     Directory {
         /// The directory.
         directory: Directory,
+    },
+    /// What is recorded of a session.
+    History {
+        /// It.
+        history: SessionHistory,
+    },
+    /// A part of a recording.
+    HistoryChunk {
+        /// The part; absent when there is nothing at that offset or behind it.
+        chunk: Option<Box<HistoryChunk>>,
+    },
+    /// Lines that were found.
+    HistoryMatches {
+        /// The lines.
+        matches: Vec<HistoryMatch>,
+        /// True if there may be more: the limit was reached, or the time was over.
+        is_cut: bool,
     },
     /// It was refused or failed.
     Error {
@@ -231,6 +274,11 @@ pub enum AgentMessage {
         /// Why; absent after a wish to close.
         error: Option<WireError>,
     },
+    /// Asks how far the relay has these runs, at most 200. Only to a relay that takes history.
+    HistoryQuery {
+        /// Session and run; `end` is not looked at.
+        runs: Vec<HistoryPosition>,
+    },
     /// The agent closes the link on purpose.
     Goodbye {
         /// Why.
@@ -259,6 +307,9 @@ pub enum RelayMessage {
         connection_epoch: u64,
         /// Send something (a ping at least) this often, in milliseconds.
         heartbeat_ms: u32,
+        /// True if the relay understands `history_query` and history frames.
+        #[serde(default)]
+        takes_history: bool,
     },
     /// Do something for a user.
     Request {
@@ -309,6 +360,18 @@ pub enum RelayMessage {
     ChannelClose {
         /// The channel.
         channel: u16,
+    },
+    /// Answer to `history_query`, in its order; the end is 0 for what the relay has nothing of.
+    HistoryHave {
+        /// How far.
+        runs: Vec<HistoryPosition>,
+    },
+    /// What became of the last history frame.
+    HistoryStored {
+        /// How far the relay has that run now.
+        position: HistoryPosition,
+        /// What became of it.
+        outcome: HistoryOutcome,
     },
     /// The relay goes away on purpose.
     Restarting {
@@ -378,6 +441,24 @@ mod tests {
         check(
             &AgentMessage::Response { request: 7, reply: Reply::Done {} },
             json!({"type": "response", "request": 7, "reply": {"kind": "done"}}),
+        );
+        let position = HistoryPosition { session, epoch: 2, end: 9 };
+        let position_json = json!({"session": id, "epoch": 2, "end": 9});
+        check(
+            &AgentMessage::HistoryQuery { runs: vec![position] },
+            json!({"type": "history_query", "runs": [position_json]}),
+        );
+        check(
+            &RelayMessage::HistoryStored { position, outcome: HistoryOutcome::Elsewhere },
+            json!({"type": "history_stored", "position": position_json, "outcome": "elsewhere"}),
+        );
+        check(
+            &RelayMessage::Request {
+                request: 8,
+                op: Op::HistoryRead { session, epoch: 2, offset: 9, with_screen: true },
+            },
+            json!({"type": "request", "request": 8, "op": {"op": "history_read", "session": id, "epoch": 2,
+                   "offset": 9, "with_screen": true}}),
         );
         check(
             &AgentMessage::Goodbye { reason: GoodbyeReason::Stopping },

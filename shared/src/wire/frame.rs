@@ -14,7 +14,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::limits::{HEADER_BYTES, MAX_INPUT_BYTES, MAX_OUTPUT_BYTES, MAX_SNAPSHOT_BYTES};
+use super::limits::{
+    HEADER_BYTES, MAX_HISTORY_PART_BYTES, MAX_INPUT_BYTES, MAX_OUTPUT_BYTES, MAX_SNAPSHOT_BYTES,
+};
 use crate::id::SessionId;
 use crate::session::{Exit, TermSize};
 
@@ -36,6 +38,8 @@ pub enum FrameKind {
     Exit = 6,
     /// Credit: the receiver may send until `offset` payload bytes in total have been sent on this channel. No payload.
     Credit = 7,
+    /// A chunk of past output for a relay that keeps it; `offset` is that of its first byte, the channel is 0. Payload: see [`super::history`].
+    History = 8,
 }
 
 impl FrameKind {
@@ -48,6 +52,7 @@ impl FrameKind {
             5 => Self::Resize,
             6 => Self::Exit,
             7 => Self::Credit,
+            8 => Self::History,
             _ => return None,
         })
     }
@@ -61,6 +66,7 @@ impl FrameKind {
             Self::Resize => 4,
             Self::Exit => 2,
             Self::Credit => 0,
+            Self::History => 4 * (MAX_HISTORY_PART_BYTES + 4),
         }
     }
 }
@@ -245,7 +251,7 @@ mod tests {
             bytes.extend([0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
             bytes
         };
-        let cases: [(u8, FrameKind, &'static [u8]); 7] = [
+        let cases: [(u8, FrameKind, &'static [u8]); 8] = [
             (1, FrameKind::Output, b"\x1b[1mhi"),
             (2, FrameKind::Snapshot, b"\x78\x00\x28\x00\x1b[H"),
             (3, FrameKind::Input, b"y\r"),
@@ -253,6 +259,7 @@ mod tests {
             (5, FrameKind::Resize, b"\x78\x00\x28\x00"),
             (6, FrameKind::Exit, b"\x00\x07"),
             (7, FrameKind::Credit, b""),
+            (8, FrameKind::History, b"\0\0\0\0"),
         ];
         for (byte, kind, payload) in cases {
             let mut golden = header(byte);
@@ -267,7 +274,7 @@ mod tests {
         let decode = |bytes: Vec<u8>| Frame::decode(&Bytes::from(bytes));
         assert_eq!(decode(vec![]), Err(FrameError::Short(0)));
         assert_eq!(decode(vec![1; 31]), Err(FrameError::Short(31)));
-        for kind in [0, 8, 255] {
+        for kind in [0, 9, 255] {
             let mut bytes = vec![0; 32];
             bytes[0] = kind;
             assert_eq!(decode(bytes), Err(FrameError::Kind(kind)));

@@ -8,6 +8,11 @@ pub const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 pub const MAX_INPUT_BYTES: usize = 64 * 1024;
 /// Largest snapshot: the worst case of 500 × 300 cells, each with its own colour, stays below.
 pub const MAX_SNAPSHOT_BYTES: usize = 1024 * 1024;
+/// Largest part of a history chunk: 64 KiB of output that does not compress, with what a filter held back before it;
+/// compressed screens and lines are far smaller.
+pub const MAX_HISTORY_PART_BYTES: usize = 256 * 1024;
+/// What a part of a history chunk may become when it is unpacked: against a small frame that fills the memory.
+pub const MAX_HISTORY_UNPACKED_BYTES: usize = 2 * 1024 * 1024;
 /// Largest JSON message.
 pub const MAX_TEXT_BYTES: usize = 256 * 1024;
 /// Largest WebSocket message of any kind: a snapshot with its header.

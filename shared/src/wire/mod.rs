@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod browser;
 pub mod frame;
+pub mod history;
 pub mod holder;
 pub mod limits;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{World, id_of};
 
 /// The screens after each of these bytes, as xterm.js draws them.
-fn judge(cols: u64, rows: u64, streams: &[&[u8]]) -> Result<Vec<Value>> {
+pub fn judge(cols: u64, rows: u64, streams: &[&[u8]]) -> Result<Vec<Value>> {
     let dir = scratch("judge");
     let mut command = Command::new("node");
     command.arg(repository().join("tests/web/judge.mjs")).arg(cols.to_string()).arg(rows.to_string());
@@ -26,7 +26,7 @@ fn judge(cols: u64, rows: u64, streams: &[&[u8]]) -> Result<Vec<Value>> {
 }
 
 /// Says where two screens differ, and nothing when they do not.
-fn difference(left: &Value, right: &Value) -> Option<String> {
+pub fn difference(left: &Value, right: &Value) -> Option<String> {
     for part in ["type", "cursor", "modes"] {
         if left[part] != right[part] {
             return Some(format!("{part}: {} against {}", left[part], right[part]));

@@ -2,6 +2,7 @@
 
 mod faults;
 mod fidelity;
+mod history;
 mod input;
 mod install;
 mod local;

@@ -325,7 +325,7 @@ impl View {
                     self.sized(size).await?;
                 }
             }
-            FrameKind::Input | FrameKind::Credit => {}
+            FrameKind::Input | FrameKind::Credit | FrameKind::History => {}
         }
         self.grant().await
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use claudenest_shared::history::{HistoryOutcome, HistoryPosition};
 use claudenest_shared::id::{MachineId, SessionId, UserId};
 use claudenest_shared::machine::{MachineFacts, MachineState};
 use claudenest_shared::session::SessionInfo;
@@ -10,6 +11,7 @@ use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::browser::MachineInfo;
 use uuid::Uuid;
 
+use crate::db::history::NewChunk;
 use crate::hub::directory::{Answer, Directory, KnownLogin, KnownMachine, LinkState};
 
 #[derive(Default)]
@@ -19,6 +21,7 @@ pub(super) struct State {
     pub(super) sessions: BTreeMap<(MachineId, SessionId), SessionInfo>,
     pub(super) tickets: BTreeMap<String, KnownLogin>,
     pub(super) ended_logins: Vec<Uuid>,
+    pub(super) history: BTreeMap<(MachineId, SessionId, u32), u64>,
 }
 
 #[derive(Default)]
@@ -153,6 +156,34 @@ impl Directory for MemoryDirectory {
                 .map(|((machine, _), session)| SessionInfo { machine_id: Some(*machine), ..session.clone() })
                 .collect();
             (known.into_iter().map(|known| info(state, known)).collect(), sessions)
+        })
+    }
+
+    fn history_have<'a>(
+        &'a self,
+        machine: MachineId,
+        runs: &'a [HistoryPosition],
+    ) -> Answer<'a, Vec<HistoryPosition>> {
+        self.answer(move |state| {
+            let end = |run: &HistoryPosition| {
+                state.history.get(&(machine, run.session, run.epoch)).copied().unwrap_or_default()
+            };
+            runs.iter().map(|run| HistoryPosition { end: end(run), ..*run }).collect()
+        })
+    }
+
+    fn store_history<'a>(
+        &'a self,
+        machine: MachineId,
+        chunk: &'a NewChunk,
+    ) -> Answer<'a, (u64, HistoryOutcome)> {
+        self.answer(move |state| {
+            let end = state.history.entry((machine, chunk.session, chunk.epoch)).or_default();
+            if *end != chunk.head.from {
+                return (*end, HistoryOutcome::Elsewhere);
+            }
+            *end = chunk.head.end;
+            (*end, HistoryOutcome::Stored)
         })
     }
 

@@ -2,6 +2,8 @@
 import type {
   Directory,
   EnrolmentToken,
+  HistoryFound,
+  HistoryPart,
   Health,
   LoginSession,
   MachineInfo,
@@ -10,6 +12,7 @@ import type {
   PairingClaim,
   PairingLookup,
   PairingStatus,
+  SessionHistory,
   SessionInfo,
   SessionSpec,
   User,
@@ -119,6 +122,19 @@ export const api = {
     request<SessionInfo>("POST", `/sessions/${id(session)}/${action}`),
   send: (session: string, text: string, enter: boolean) =>
     request<void>("POST", `/sessions/${id(session)}/send`, { body: { text, enter } }),
+
+  history: (session: string) => request<SessionHistory>("GET", `/sessions/${id(session)}/history`),
+  historyChunk: (session: string, from: { epoch: number; offset: number; screen: boolean; source: string }) =>
+    request<HistoryPart>("GET", `/sessions/${id(session)}/history/chunk`, {
+      query: {
+        epoch: String(from.epoch),
+        offset: String(from.offset),
+        screen: String(from.screen),
+        source: from.source,
+      },
+    }),
+  searchHistory: (text: string, session?: string, cursor?: string) =>
+    request<HistoryFound>("GET", "/history/search", { query: { q: text, session_id: session, cursor } }),
 
   lookupPairing: (code: string) => request<PairingLookup>("POST", "/pairing/lookup", { body: { code } }),
   claimPairing: (pairing: string, code: string, browserNonce: string) =>

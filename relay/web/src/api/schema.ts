@@ -141,6 +141,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/history/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Searches what sessions have shown: on machines that are online, and in the relay's copy for all others. */
+        get: operations["history_search"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/machines": {
         parameters: {
             query?: never;
@@ -412,6 +429,40 @@ export interface paths {
         put?: never;
         /** Ends the process but keeps the conversation for a restart. */
         post: operations["sessions_hibernate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What there is of a session's past output. `source` is `none` when neither the machine nor the relay has any now. */
+        get: operations["history_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{id}/history/chunk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A part of a session's past output: that at an offset, or the first one behind it. */
+        get: operations["history_chunk"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -728,6 +779,17 @@ export interface components {
             /** @enum {string} */
             kind: "lost";
         };
+        /** @description What was found. */
+        Found: {
+            /** @description Machines that were asked themselves; of the others the relay's copy was searched. */
+            asked: components["schemas"]["MachineId"][];
+            /** @description True if a machine found more than it answered, or did not finish. */
+            is_cut: boolean;
+            /** @description Lines, newest output first. */
+            matches: components["schemas"]["HistoryMatch"][];
+            /** @description Ask again with this to search older output; absent when everything was searched. */
+            next?: string | null;
+        };
         /** @description State of the relay. */
         Health: {
             /** @description `ok` or `away`. */
@@ -737,6 +799,168 @@ export interface components {
             /** @description Version of the relay. */
             version: string;
         };
+        /** @description A part of a run's output. */
+        HistoryChunk: {
+            /**
+             * Format: int64
+             * @description Milliseconds since the run began, of the first byte.
+             */
+            at_ms: number;
+            /** @description The bytes (base64). */
+            data: string;
+            /**
+             * Format: int64
+             * @description Offset behind the last byte.
+             */
+            end: number;
+            /**
+             * Format: int32
+             * @description The run.
+             */
+            epoch: number;
+            /**
+             * Format: int64
+             * @description Bytes from here up to `start` are missing; equal to it if none are.
+             */
+            from: number;
+            /** @description When further bytes came, in order. */
+            marks: components["schemas"]["HistoryPoint"][];
+            /**
+             * Format: int64
+             * @description Offset of the next chunk; absent at the end of what there is.
+             */
+            next?: number | null;
+            /** @description Changes of size in it. */
+            resizes: components["schemas"]["HistoryResize"][];
+            /** @description Escape sequences (base64) that bring a reset terminal of `size` to the screen at `start`, where there are some. */
+            screen?: string | null;
+            /** @description Size at `start`. */
+            size: components["schemas"]["TermSize"];
+            /**
+             * Format: int64
+             * @description Offset of the first byte. It may lie below the offset that was asked for.
+             */
+            start: number;
+        };
+        /** @description Output that is missing: dropped at a cap, lost to a full disk, or skipped because the upload lagged too far behind. */
+        HistoryGap: {
+            /**
+             * Format: int64
+             * @description Milliseconds since the run began.
+             */
+            at_ms: number;
+            /**
+             * Format: int64
+             * @description First byte that is missing.
+             */
+            from: number;
+            /**
+             * Format: int64
+             * @description First byte that is there again.
+             */
+            to: number;
+        };
+        /** @description A line of text that was found. */
+        HistoryMatch: {
+            /** @description The line after it, if it is known. */
+            after?: string | null;
+            /**
+             * Format: int64
+             * @description Milliseconds since the run began.
+             */
+            at_ms: number;
+            /** @description The line before it, if it is known. */
+            before?: string | null;
+            /**
+             * Format: int32
+             * @description The run.
+             */
+            epoch: number;
+            /** @description The line. */
+            line: string;
+            machine_id?: components["schemas"]["MachineId"] | null;
+            /** @description The session's name. */
+            name: string;
+            /**
+             * Format: int64
+             * @description Offset in the output by which the line stood there.
+             */
+            offset: number;
+            /** @description The session. */
+            session_id: components["schemas"]["SessionId"];
+            /** @description When, by the machine's clock. */
+            time: components["schemas"]["UnixMs"];
+        };
+        /** @description A part of past output. */
+        HistoryPart: {
+            chunk?: components["schemas"]["HistoryChunk"] | null;
+        };
+        /** @description A place in a run: an offset, and when its byte came. */
+        HistoryPoint: {
+            /**
+             * Format: int64
+             * @description Milliseconds since the run began.
+             */
+            at_ms: number;
+            /**
+             * Format: int64
+             * @description Offset in the output.
+             */
+            offset: number;
+        };
+        /** @description A change of the terminal's size. */
+        HistoryResize: {
+            /**
+             * Format: int64
+             * @description Milliseconds since the run began.
+             */
+            at_ms: number;
+            /**
+             * Format: int64
+             * @description It holds from this offset on.
+             */
+            offset: number;
+            /** @description The new size. */
+            size: components["schemas"]["TermSize"];
+        };
+        /** @description What there is of one run of a session. */
+        HistoryRun: {
+            /**
+             * Format: int64
+             * @description Bytes that are there.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description Its length in milliseconds.
+             */
+            duration_ms: number;
+            /**
+             * Format: int64
+             * @description Offset behind the last byte that is known of.
+             */
+            end: number;
+            /**
+             * Format: int32
+             * @description Its number, from 1; grows with every restart of the session.
+             */
+            epoch: number;
+            /** @description What is missing. */
+            gaps: components["schemas"]["HistoryGap"][];
+            /** @description Its time line, thinned; idle times keep both their ends. */
+            points: components["schemas"]["HistoryPoint"][];
+            /** @description Changes of size. */
+            resizes: components["schemas"]["HistoryResize"][];
+            /** @description Size at its beginning. */
+            size: components["schemas"]["TermSize"];
+            /** @description When it began, by the machine's clock. */
+            started_at: components["schemas"]["UnixMs"];
+        };
+        /**
+         * @description Where past output comes from.
+         * @enum {string}
+         */
+        HistorySource: "none" | "machine" | "relay";
         /** @description A machine asks for a code. */
         InitiatePairing: {
             /** @description Its commitment to a nonce, hexadecimal. */
@@ -1163,6 +1387,13 @@ export interface components {
             retry_after_ms?: number | null;
             /** @enum {string} */
             type: "closing";
+        };
+        /** @description What there is of a session's past output. */
+        SessionHistory: {
+            /** @description Its runs, oldest first. */
+            runs: components["schemas"]["HistoryRun"][];
+            /** @description Where it comes from; chunks are to be asked from there. */
+            source: components["schemas"]["HistorySource"];
         };
         /**
          * Format: uuid
@@ -1705,6 +1936,56 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+        };
+    };
+    history_search: {
+        parameters: {
+            query: {
+                /** @description The text, 1 to 200 characters; case counts if it has capitals. */
+                q: string;
+                /** @description Only in this session. */
+                session_id?: components["schemas"]["SessionId"];
+                /** @description Go on behind an earlier answer (its `next`). */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
@@ -2611,6 +2892,110 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SessionInfo"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    history_list: {
+        parameters: {
+            query?: {
+                /** @description Where it is to come from; `auto` when absent. */
+                source?: "auto" | "machine" | "relay";
+            };
+            header?: never;
+            path: {
+                /** @description The session */
+                id: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionHistory"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    history_chunk: {
+        parameters: {
+            query?: {
+                /** @description The run; the last one the relay has when absent. */
+                epoch?: number;
+                /** @description Offset of the first byte wanted. */
+                offset?: number;
+                /** @description True to begin with a screen: the chunk may then begin far below `offset`. */
+                screen?: boolean;
+                /** @description Where it is to come from, as the list said; the relay when absent. */
+                source?: "auto" | "machine" | "relay";
+            };
+            header?: never;
+            path: {
+                /** @description The session */
+                id: components["schemas"]["SessionId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryPart"];
                 };
             };
             401: {

@@ -39,6 +39,14 @@ export function formatDuration(ms: number, locale = "en"): string {
   return parts.join(" ");
 }
 
+/** "2:03" or "1:02:03": a place in a recording. */
+export function formatPosition(ms: number): string {
+  const seconds = Math.floor(Math.max(0, ms) / 1_000);
+  const two = (value: number) => String(value).padStart(2, "0");
+  const [h, m, s] = [Math.floor(seconds / 3_600), Math.floor(seconds / 60) % 60, seconds % 60];
+  return h > 0 ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+}
+
 /** Exact time in the reader's own format and zone. */
 export function formatExact(ms: number, locale: string): string {
   return new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" }).format(ms);

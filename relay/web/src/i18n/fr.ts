@@ -288,6 +288,35 @@ export const fr: Messages = {
     away: "machine absente",
     notShown: "Non montrée : {why}",
   },
+  replay: {
+    title: "Relecture",
+    heading: "{name}, relecture",
+    open: "Relire",
+    back: "Retour à la session",
+    fromMachine: "D'après l'enregistrement sur {machine}.",
+    fromRelay: "D'après la copie de ce relais : {machine} est absente.",
+    noneOnline:
+      "Il n'y a pas d'ancienne sortie de cette session : elle n'a rien affiché, rien n'a été enregistré sur {machine}, ou l'enregistrement a été supprimé à sa limite.",
+    noneAway:
+      "Il n'y a pas d'ancienne sortie de cette session ici : {machine} est absente, et ce relais ne garde pas de copie de ce qu'elle affiche. À son retour, son enregistrement pourra être relu.",
+    noneHow:
+      "Pour avoir une copie ici la prochaine fois, ajoutez cette ligne au config.toml de l'agent sur {machine} et redémarrez-le. Ce qui s'affiche peut contenir des secrets ; les frappes n'y sont jamais.",
+    run: "Exécution",
+    search: "Chercher dans cet enregistrement",
+    searchLabel: "Texte qui était à l'écran",
+    find: "Chercher",
+    nothing: "Rien trouvé.",
+    more: "Chercher plus loin en arrière",
+    missing: "Il manque ici {bytes} de sortie.",
+    resized: "{cols} × {rows} à partir d'ici",
+    position: "Position dans l'enregistrement",
+    play: "Lire (espace)",
+    pause: "Pause (espace)",
+    backStep: "5 secondes en arrière (←)",
+    forwardStep: "5 secondes en avant (→)",
+    speed: "Vitesse",
+    skipIdle: "Sauter les pauses",
+  },
   session: {
     notFound:
       "Aucune session ne s’appelle « {key} » ici. Elle a été oubliée, ou appartient à un autre compte.",

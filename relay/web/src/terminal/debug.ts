@@ -40,6 +40,8 @@ declare global {
       /** Pastes text as a person would. */
       paste: (session: string, text: string) => void;
       inputs: Record<string, { type: (text: string) => void; paste: (text: string) => void }>;
+      /** What the replay page shows. */
+      replay?: () => unknown;
       /** State of the page's socket. */
       link: () => unknown;
       /** Cuts the socket as a network would. */
