@@ -65,14 +65,24 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Attaches to the session's output from its first byte.
+    /// Attaches to the session's output from its first byte, as soon as the relay knows the session: a machine that
+    /// started one has told its user before it tells the relay.
     ///
     /// # Errors
-    /// If the relay refuses.
+    /// If the relay refuses, or never hears of the session.
     pub async fn attach(user: &Http, session: SessionId) -> Result<Self> {
-        let epoch =
-            user.get(&format!("/api/sessions/{session}"))?.ok()?["epoch"].as_u64().context("an epoch")?;
-        let epoch = u32::try_from(epoch)?;
+        let mut socket = Socket::open(user).await?;
+        let known = socket.sessions.iter().find(|info| info.id == session).map(|info| info.epoch);
+        let epoch = match known {
+            Some(epoch) => epoch,
+            None => socket
+                .wait_for(|message| match message {
+                    ServerMessage::Session { session: info } if info.id == session => Some(info.epoch),
+                    _ => None,
+                })
+                .await
+                .context("waiting for the relay to know the session")?,
+        };
         Self::attach_from(user, session, Some(StreamPosition { epoch, offset: 0 })).await
     }
 

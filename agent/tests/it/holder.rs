@@ -417,6 +417,39 @@ async fn an_idle_holder_is_small() {
     client.finish(&run);
 }
 
+/// How often the threads of a process have gone to sleep so far: what wakes up has to.
+fn sleeps(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let of = |status: String| {
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    threads.map(|thread| of(std::fs::read_to_string(thread.path().join("status")).unwrap())).sum()
+}
+
+#[tokio::test]
+async fn a_holder_with_nothing_to_do_does_nothing() {
+    let run = shell("printf ready; exec sleep 60");
+    let spawned = run.start().await;
+    let mut client = Client::connect(&run.spec.socket, 0);
+    client.until_output(b"ready");
+    // The recorder's last look comes 50 ms behind the last byte.
+    let second = shell("sleep 1");
+    second.start().await;
+    Client::connect(&second.spec.socket, 0).until_exit();
+    let before = sleeps(spawned.holder_pid);
+    // Another second, by the clock of a child.
+    let third = shell("sleep 1");
+    third.start().await;
+    let mut other = Client::connect(&third.spec.socket, 0);
+    other.until_exit();
+    assert_eq!(sleeps(spawned.holder_pid), before, "it woke up");
+    client.send(&ToHolder::Signal { signo: 9 });
+    client.until_exit();
+    client.finish(&run);
+    other.finish(&third);
+}
+
 #[tokio::test]
 async fn sizes_are_told_in_the_stream() {
     let run = shell("stty -echo; stty size; read x; stty size; read x");

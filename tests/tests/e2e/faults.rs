@@ -10,7 +10,7 @@ use claudenest_tests::proxy::{Proxy, Weather};
 use claudenest_tests::relay::Relay;
 use claudenest_tests::viewer::Viewer;
 
-use crate::support::{World, id_of, pid_of, tally, wait_online, wait_session};
+use crate::support::{World, id_of, pid_of, tally, wait_online};
 
 /// Output that must pass between two faults, so that each of them hits the middle of it.
 const BETWEEN_FAULTS: u64 = 3_000;
@@ -157,7 +157,6 @@ async fn an_exit_is_one_exit_whatever_breaks_before_during_or_after_it() -> Resu
         let name = format!("before-{round}");
         let script = format!("raw; print READY; await {}; print BYE; exit 7", go.display());
         let session = world.agent.new_session(&name, &script)?;
-        wait_session(&world.alice, id_of(&session)?).await?;
         let mut viewer = Viewer::attach(&world.alice, id_of(&session)?).await?;
         viewer.until_text("READY").await?;
         fault.strike(&mut world, &mut viewer);
@@ -170,7 +169,6 @@ async fn an_exit_is_one_exit_whatever_breaks_before_during_or_after_it() -> Resu
         // During: the fault and the exit run a race.
         let name = format!("during-{round}");
         let session = world.agent.new_session(&name, "raw; print READY; wait x; print BYE; exit 7")?;
-        wait_session(&world.alice, id_of(&session)?).await?;
         let mut viewer = Viewer::attach(&world.alice, id_of(&session)?).await?;
         viewer.until_text("READY").await?;
         viewer.send(b"x").await?;

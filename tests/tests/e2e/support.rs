@@ -85,21 +85,6 @@ pub async fn wait_online(user: &Http) -> Result<()> {
         .context("waiting for the machine to come online")
 }
 
-/// Waits until the relay knows the session, which a machine that is just coming back tells it.
-pub async fn wait_session(user: &Http, id: SessionId) -> Result<()> {
-    let mut socket = Socket::open(user).await?;
-    if socket.sessions.iter().any(|session| session.id == id) {
-        return Ok(());
-    }
-    socket
-        .wait_for(|message| match message {
-            ServerMessage::Session { session } if session.id == id => Some(()),
-            _ => None,
-        })
-        .await
-        .context("waiting for the relay to know the session")
-}
-
 /// The id in a session's JSON.
 pub fn id_of(session: &Value) -> Result<SessionId> {
     session["id"].as_str().with_context(|| format!("an id in {session}"))?.parse().context("a session id")
