@@ -71,7 +71,7 @@ impl Viewer {
     /// # Errors
     /// If the relay refuses, or never hears of the session.
     pub async fn attach(user: &Http, session: SessionId) -> Result<Self> {
-        let mut socket = Socket::open(user).await?;
+        let mut socket = Box::pin(Socket::open(user)).await?;
         let known = socket.sessions.iter().find(|info| info.id == session).map(|info| info.epoch);
         let epoch = match known {
             Some(epoch) => epoch,
@@ -83,7 +83,7 @@ impl Viewer {
                 .await
                 .context("waiting for the relay to know the session")?,
         };
-        Self::attach_from(user, session, Some(StreamPosition { epoch, offset: 0 })).await
+        Box::pin(Self::attach_from(user, session, Some(StreamPosition { epoch, offset: 0 }))).await
     }
 
     /// Attaches at a position, or with a snapshot.
