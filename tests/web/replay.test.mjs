@@ -1,6 +1,6 @@
 // Past output in the browser: the time line, jumps, search, keys, a machine that is away, and exports in a real player.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -116,6 +116,52 @@ test("without a copy on the relay, an honest sentence tells how to have one", as
     assert.match(text, /is away/);
     assert.match(text, /history = "full"/);
     await shoot(page, "replay-none");
+  } finally {
+    await world.do("run_daemon");
+  }
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+});
+
+test("the relay's copy is replayed and searched while the machine is away, in French too", async () => {
+  const dir = join(world.home, "config/claudenest-agent");
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, "config.toml"), 'history = "full"\n');
+  await world.do("kill_daemon");
+  await world.do("run_daemon");
+  const id = await record("kept");
+  const page = await logIn(browser, world);
+  await page.evaluate(() => localStorage.setItem("claudenest.prefs", '{"locale":"fr"}'));
+  // The relay tells nobody when history arrives.
+  let run = null;
+  for (const since = Date.now(); Date.now() - since < 60_000 && !(run?.duration_ms >= 3_900); ) {
+    run = await page.evaluate(async (id) => {
+      await new Promise((done) => requestAnimationFrame(done));
+      return (await (await fetch(`/api/sessions/${id}/history?source=relay`)).json()).runs[0] ?? null;
+    }, id);
+  }
+  await world.do("kill_daemon");
+  try {
+    await page.goto("/sessions/kept/replay");
+    await untilReplay(page, { isLoading: false });
+    await page.waitForFunction(() => ["machine", "relay"].includes(window.__claudenest.replay().source));
+    // The relay may take a moment to see that the machine is gone.
+    for (let turn = 0; turn < 50 && (await probe(page)).source !== "relay"; turn++) {
+      await page.reload();
+      await untilReplay(page, { isLoading: false });
+    }
+    assert.equal((await probe(page)).source, "relay");
+    assert.match(await page.getByTestId("replay-source").innerText(), /copie de ce relais/);
+    await page.keyboard.press("ArrowUp");
+    await shows(page, "LAST");
+    assert.equal((await probe(page)).offset, run.end, "every byte was shown");
+    await page.keyboard.press("/");
+    await page.getByTestId("replay-query").fill("needle");
+    await page.keyboard.press("Enter");
+    await page.getByTestId("replay-matches").getByRole("button", { name: /needle/ }).click();
+    await untilReplay(page, { isLoading: false });
+    assert.ok(!(await probe(page)).screen.join("\n").includes("LAST"));
+    await shoot(page, "replay-relay");
   } finally {
     await world.do("run_daemon");
   }

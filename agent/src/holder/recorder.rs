@@ -179,16 +179,19 @@ impl Recorder {
         self.compact()
     }
 
-    /// Writes the index anew without what points into dropped segments; the size there is kept.
+    /// Writes the index anew without what points into dropped segments. The size there is kept, and the time at which the
+    /// run began: times in a recording count from there.
     fn compact(&mut self) -> io::Result<()> {
         let start = self.segments.first().map_or(self.position, |segment| segment.start);
         let recording = Recording::at(self.dir.clone());
         let (mut first, mut kept) = (None, Vec::new());
-        for record in recording.index()? {
+        let index = recording.index()?;
+        let began_us = index.first().map_or(0, |record| record.time_us);
+        for record in index {
             if record.offset >= start {
                 kept.extend_from_slice(&record.encode());
             } else if let IndexKind::Resize(_) = record.kind {
-                first = Some(IndexRecord { offset: start, ..record });
+                first = Some(IndexRecord { offset: start, time_us: began_us, ..record });
             }
         }
         let mut bytes = first.map(|record| record.encode().to_vec()).unwrap_or_default();
@@ -266,7 +269,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let mut recorder = recorder(run.path(), MIB);
         let size = TermSize { cols: 90, rows: 20 };
-        recorder.mark(Mark::Resize { offset: 0, time_us: 1, size }).unwrap();
+        recorder.mark(Mark::Resize { offset: 0, time_us: 5, size }).unwrap();
         let recording = Recording::of(run.path());
         for offset in 0..100_000 {
             recorder.mark(Mark::Data { offset, time_us: offset }).unwrap();
@@ -278,6 +281,7 @@ mod tests {
         assert!(start > 0 && end - start > 10_000, "{start}");
         let index = recording.index().unwrap();
         assert_eq!((index[0].offset, index[0].kind), (start, IndexKind::Resize(size)), "the size is kept");
+        assert_eq!(index[0].time_us, 1, "the time line begins where the run began");
         assert!(index.iter().all(|record| record.offset >= start));
     }
 

@@ -133,3 +133,62 @@ pub(super) async fn run(hub: Hub, link: Arc<Link>, shelf: Arc<Shelf>, ended: Can
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use claudenest_shared::history::ChunkHead;
+    use claudenest_shared::id::SessionId;
+    use claudenest_shared::wire::frame::FrameKind;
+
+    type Change = Box<dyn FnOnce(&mut ChunkUpload)>;
+
+    fn pack(bytes: &[u8]) -> Bytes {
+        zstd::bulk::compress(bytes, 3).unwrap().into()
+    }
+
+    fn frame(change: impl FnOnce(&mut ChunkUpload)) -> Frame {
+        let mut upload = ChunkUpload {
+            head: ChunkHead { from: 5, end: 13, at_ms: 1, end_ms: 2, ..ChunkHead::default() },
+            lines: pack(br#"[{"offset":13,"at_ms":2,"text":"a line"}]"#),
+            screen: Bytes::new(),
+            data: pack(b"output"),
+        };
+        change(&mut upload);
+        let session = SessionId::from_bytes([1; 16]);
+        let payload = upload.encode();
+        Frame { kind: FrameKind::History, flags: 0, channel: 0, epoch: 1, session, offset: 7, payload }
+    }
+
+    #[test]
+    fn a_chunk_must_be_what_it_says() {
+        let chunk = unpack(frame(|_| ())).unwrap();
+        assert_eq!((chunk.start, chunk.head.from, chunk.lines[0].text.as_str()), (7, 5, "a line"));
+        let bomb = pack(&vec![0; MAX_HISTORY_UNPACKED_BYTES + 1]);
+        let changes: [Change; 9] = [
+            Box::new(|upload| upload.head.end = 14),
+            Box::new(|upload| upload.head.end = 7),
+            Box::new(|upload| upload.head.end = u64::MAX),
+            Box::new(|upload| upload.head.from = 8),
+            Box::new(|upload| upload.head.end_ms = 0),
+            Box::new(|upload| upload.data = Bytes::from_static(b"not packed")),
+            Box::new(|upload| upload.lines = pack(b"{}")),
+            Box::new(|upload| upload.lines = pack(br#"[{"offset":1,"at_ms":1,"text":"a\nb"}]"#)),
+            Box::new(move |upload| upload.screen = bomb),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert!(unpack(frame(change)).is_err(), "change {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_without_waiting_is_refused() {
+        let shelf = Shelf::default();
+        for _ in 0..MAX_WAITING {
+            shelf.chunk(frame(|_| ())).unwrap();
+        }
+        assert!(shelf.chunk(frame(|_| ())).is_err());
+        assert!(shelf.query(vec![]).is_err());
+    }
+}
