@@ -11,6 +11,7 @@ pub mod process;
 pub mod proxy;
 pub mod pty;
 pub mod relay;
+pub mod terminal;
 pub mod viewer;
 
 use std::path::{Path, PathBuf};

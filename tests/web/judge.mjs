@@ -4,21 +4,13 @@
 //
 // A screen: rows of [text, style] runs, cursor, which grid is shown, and the modes that a viewer needs.
 import { readFileSync } from "node:fs";
-import headless from "@xterm/headless";
-import unicode11 from "@xterm/addon-unicode11";
+import { newTerminal, written } from "./xterm.mjs";
 
 const [cols, rows, ...files] = process.argv.slice(2);
 
 async function screen(file) {
-  const terminal = new headless.Terminal({
-    cols: Number(cols),
-    rows: Number(rows),
-    scrollback: 0,
-    allowProposedApi: true,
-  });
-  terminal.loadAddon(new unicode11.Unicode11Addon());
-  terminal.unicode.activeVersion = "11";
-  await new Promise((done) => terminal.write(readFileSync(file), done));
+  const terminal = newTerminal(Number(cols), Number(rows), { scrollback: 0 });
+  await written(terminal, readFileSync(file));
   const buffer = terminal.buffer.active;
   const lines = [];
   for (let y = 0; y < terminal.rows; y++) {

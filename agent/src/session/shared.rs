@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
 use super::core::{Core, Todo};
-use super::sanitise::{AnswerContext, Mode, ModeState, Query, Sanitiser, answer};
-use super::screen::{Model, Modes, ScreenModel};
+use super::sanitise::{AnswerContext, Query, Sanitiser, answer};
+use super::screen::{Model, ScreenModel};
 use super::viewer::Snapshot;
 use super::{InfoPart, InputAck, NoticeEvent, SessionConfig};
 use crate::holder::Recording;
@@ -300,6 +300,11 @@ impl Shared {
             follower.model.process(&bytes);
             if follower.model.is_broken() {
                 follower.model = self.rebuild(follower.offset);
+                follower.model.process(&bytes);
+                if follower.model.is_broken() {
+                    // It is these bytes: the screen goes on without them, and the next full redraw makes it right.
+                    follower.model = self.rebuild(follower.offset);
+                }
             }
             follower.offset += bytes.len() as u64;
             left -= bytes.len() as u64;
@@ -550,30 +555,13 @@ impl Shared {
 
 /// The answer to a query, from the model as it was where the query was asked.
 fn answer_from(model: &Model, query: &Query) -> Option<Vec<u8>> {
-    let (text, size, modes) = (model.text(), model.size(), model.modes());
-    let mode = |mode| mode_state(&modes, mode);
+    let (text, size) = (model.text(), model.size());
+    let mode = |mode| model.mode_state(mode);
     let context = AnswerContext {
-        kitty_flags: Some(modes.kitty_flags),
+        kitty_flags: Some(model.modes().kitty_flags),
         ..AnswerContext::dark((text.cursor_row + 1, text.cursor_col + 1), (size.rows, size.cols), &mode)
     };
     answer(query, &context)
-}
-
-fn mode_state(modes: &Modes, mode: Mode) -> ModeState {
-    let is_set = match mode {
-        Mode::Ansi(4) => modes.insert,
-        Mode::Private(1) => modes.app_cursor,
-        Mode::Private(6) => modes.origin,
-        Mode::Private(7) => modes.autowrap,
-        Mode::Private(25) => modes.cursor_visible,
-        Mode::Private(66) => modes.app_keypad,
-        Mode::Private(47 | 1047 | 1049) => modes.alternate_screen,
-        Mode::Private(1004) => modes.focus_reports,
-        Mode::Private(2004) => modes.bracketed_paste,
-        Mode::Private(2026) => modes.synchronized,
-        Mode::Ansi(_) | Mode::Private(_) => return ModeState::NotRecognised,
-    };
-    if is_set { ModeState::Set } else { ModeState::Reset }
 }
 
 /// A screen without styles, for the rare one that is larger with them than a frame may be.
@@ -585,3 +573,7 @@ fn plain_snapshot(model: &Model) -> Vec<u8> {
     bytes.truncate(MAX_SNAPSHOT_BYTES);
     bytes
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

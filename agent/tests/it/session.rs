@@ -199,13 +199,14 @@ async fn older_output_comes_from_disk_in_order() {
     daemon.finish(&run).await;
 }
 
-/// The child reads exactly the answers, and nothing more comes within half a second.
+/// The child asks three questions fifty times, reads exactly the answers, and nothing more comes within half a second.
 #[tokio::test]
 async fn queries_are_answered_once_however_many_watch_and_never_in_replay() {
-    let script = "stty raw -echo; printf ready; head -c 1 >/dev/null; \
-                  printf '\\033[6n\\033[c\\033[?2026$p\\033]11;?\\007'; head -c 51 | od -An -v -tx1; printf asked; \
-                  head -c 1 >/dev/null; stty min 0 time 5; printf '<'; head -c 10 | od -An -v -tx1; printf '>done'; \
-                  stty min 1; head -c 1";
+    let script = "stty raw -echo; printf ready; head -c 1 >/dev/null; i=0; while [ $i -lt 50 ]; do \
+                  printf '\\033[H\\033[6n\\033[c\\033[?2026$p'; head -c 26 | od -An -v -tx1; i=$((i+1)); done; \
+                  printf '\\033[?1003h\\033[?1006h\\033[?1003$p\\033[?1000$p\\033[?1006$p'; head -c 33 | od -An -v -tx1; \
+                  printf asked; head -c 1 >/dev/null; stty min 0 time 5; printf '<'; head -c 10 | od -An -v -tx1; \
+                  printf '>done'; stty min 1; head -c 1";
     let run = shell(script);
     run.start().await;
     let daemon = Daemon::connect(&run).await;
@@ -219,10 +220,11 @@ async fn queries_are_answered_once_however_many_watch_and_never_in_replay() {
     typist.input(b"x");
     typist.until(b"asked").await;
     let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let answers = hex("\x1b[1;6R\x1b[?62;22c\x1b[?2026;2$y\x1b]11;rgb:0000/0000/0000\x1b\\");
-    let shown = String::from_utf8_lossy(&typist.bytes).replace(char::is_whitespace, "");
-    assert!(shown.contains(&answers), "{shown}");
-    // Late viewers and a new daemon replay the questions.
+    let shown = String::from_utf8_lossy(&typist.bytes).replace(|c: char| c.is_whitespace() || c == '\0', "");
+    assert_eq!(shown.matches(&hex("\x1b[1;1R\x1b[?62;22c\x1b[?2026;2$y")).count(), 50, "{shown}");
+    // Modes are told as they are: motion replaced clicks.
+    assert!(shown.contains(&hex("\x1b[?1003;1$y\x1b[?1000;2$y\x1b[?1006;1$y")), "{shown}");
+    // Late viewers and a new daemon replay the questions, from the first byte and from a snapshot.
     for viewer in &mut viewers[1..] {
         viewer.until(b"asked").await;
     }
@@ -230,6 +232,7 @@ async fn queries_are_answered_once_however_many_watch_and_never_in_replay() {
     let daemon = Daemon::connect(&run).await;
     let mut late = Viewer::from_start(&daemon).await;
     late.until(b"asked").await;
+    let _from_a_snapshot = Viewer::stream(&daemon, None, MAX_LAG_LIMIT_BYTES).await;
     assert_eq!(late.writer(1, true).await, 1);
     late.input(b"y");
     late.until(b">done").await;

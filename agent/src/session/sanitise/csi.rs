@@ -10,6 +10,8 @@ const NUMBER_MAX: u32 = 9999;
 /// Largest count where the terminal works per unit: sizes end at 500 columns and 300 rows. In xterm.js 6.0 on
 /// 500x300 with 10,000 rows of history `CSI 9999 S` took 93 ms, `CSI 512 S` 8 ms.
 const COUNT_MAX: u32 = 512;
+/// The same where the units are rows, and each costs a terminal the most.
+const ROWS_MAX: u32 = 300;
 /// Numbers and sub-numbers that xterm.js and vte store; beyond, they differ.
 const NUMBERS_MAX: usize = 32;
 
@@ -99,15 +101,17 @@ fn parse(sequence: &[u8]) -> Option<Parts<'_>> {
 fn judge(parts: &Parts<'_>) -> Verdict {
     const KEEP: Verdict = Verdict::Keep { max: NUMBER_MAX };
     const COUNT: Verdict = Verdict::Keep { max: COUNT_MAX };
+    const ROWS: Verdict = Verdict::Keep { max: ROWS_MAX };
     let query = query::of_csi(parts.prefix, parts.intermediate, parts.last, || numbers(parts.params));
     if let Some(query) = query {
         return Verdict::Ask(query);
     }
     match (parts.prefix, parts.intermediate, parts.last) {
         (0, 0, b'm' | b'A'..=b'H' | b'J' | b'K' | b'`' | b'a' | b'd'..=b'g' | b'r') => KEEP,
-        (0, 0, b'@' | b'I' | b'L' | b'M' | b'P' | b'S' | b'X' | b'Z' | b'b') => COUNT,
+        (0, 0, b'@' | b'I' | b'P' | b'X' | b'Z' | b'b') => COUNT,
+        (0, 0, b'L' | b'M' | b'S') => ROWS,
         // With more numbers `T` is highlight tracking.
-        (0, 0, b'T') if !parts.params.contains(&b';') => COUNT,
+        (0, 0, b'T') if !parts.params.contains(&b';') => ROWS,
         // With numbers these are margins and kitty's keys.
         (0, 0, b's' | b'u') if parts.params.is_empty() => KEEP,
         (0, 0, b'h' | b'l') => Verdict::Modes { passes: is_ansi_mode },

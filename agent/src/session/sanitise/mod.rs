@@ -5,7 +5,7 @@
 //! sequence or character, so its output is always whole. The result does not depend on where the input was cut.
 //!
 //! What it emits is canonical: UTF-8 without invalid bytes, 7-bit escape sequences without controls inside, only of
-//! known kinds. So parsers that treat odd input differently (xterm.js, alacritty's vte, real terminals) see the same.
+//! known kinds. So parsers that treat odd input differently (xterm.js, our screen model, real terminals) see the same.
 //! It knows nothing of sessions or viewers; it does no IO.
 //!
 //! | input | towards viewers | event |
@@ -15,7 +15,7 @@
 //! | invalid UTF-8 | `?` for each ill-formed part | |
 //! | C1 as UTF-8 (`C2 9B`) | treated and written as its 7-bit form (`ESC [`) | as that |
 //! | ENQ | blanked | query |
-//! | CSI of known kinds | kept; numbers above 9999 (counts above 512) clamped | |
+//! | CSI of known kinds | kept; numbers above 9999 (counts above 512, of rows above 300) clamped | |
 //! | SM, RM | only modes that change the screen or the input the program asked for | |
 //! | CSI queries, DECID, DECRQSS, XTGETTCAP, colour queries | blanked | query |
 //! | window manipulation, media copy, VT52, 8-bit and charset switches, locator, macros, rectangles, unknown CSI and ESC | blanked | |

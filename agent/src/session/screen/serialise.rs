@@ -1,463 +1,564 @@
 //! Writes a screen down as escape sequences for a reset terminal of the same size.
 //!
-//! Order matters: contents first, while every mode still has its reset value; then what has no visible effect
-//! (tab stops, modes); then what moves the cursor (scroll region, origin mode); the cursor last.
+//! Order matters: the normal screen behind an alternate one, then contents while every mode still has its reset value,
+//! then what is not seen (tab stops, modes, colours), then what moves the cursor (saved cursor, scroll region, origin
+//! mode), and last the cursor. Where the next mark may join the last character, that character is written last of all.
 
 use std::fmt::Write;
 
-use alacritty_terminal::grid::{Cursor, Dimensions};
-use alacritty_terminal::index::{Column, Line};
-use alacritty_terminal::term::TermMode;
-use alacritty_terminal::term::cell::{Cell, Flags};
-use alacritty_terminal::vte::ansi::{
-    CharsetIndex, Color, CursorShape, CursorStyle, NamedColor, Rgb, StandardCharset,
+use super::buffer::{Buffer, Saved, default_tabs};
+use super::cell::{
+    BLINK, BOLD, COLOUR, Cell, DIM, Ext, HAS_EXT, INVERSE, INVISIBLE, ITALIC, KIND, KIND_16, KIND_256,
+    OVERLINE, PROTECTED, Pen, Row, STRIKE, UNDERLINE,
 };
+use super::modes::{Keyboard, SoftModes};
+use super::sgr::UNDERLINE_RESET;
+use super::terminal::Terminal;
+use super::width::width;
 
-use super::tracker::{Keyboard, Tracker};
-
-/// Colours of the palette, then foreground, background and cursor (OSC 10 to 12).
-const PALETTE_COLOURS: usize = 256;
+/// A link that nobody will see; the number of none.
+const ANY_LINK: u32 = u32::MAX;
 
 /// The whole screen.
-pub(super) fn screen(tracker: &mut Tracker) -> Vec<u8> {
-    write(tracker, true)
-}
-
-/// The whole screen without the marks of wrapped lines: terminals differ in when a wrapped line stops being one,
-/// and nothing but a later resize shows it.
-#[cfg(test)]
-pub(super) fn screen_without_wraps(tracker: &mut Tracker) -> Vec<u8> {
-    write(tracker, false)
-}
-
-fn write(tracker: &mut Tracker, keeps_wraps: bool) -> Vec<u8> {
-    let mut out = Writer { keeps_wraps, ..Writer::default() };
-    if tracker.is_alternate() {
-        tracker.with_primary(|primary| {
-            contents(primary, &mut out);
-            saved_cursor(primary, &mut out);
-            keyboard(&primary.other_keyboard, &mut out);
-            // 1049 saves this cursor: leaving the alternate screen must find it.
-            cursor(primary, 0, &mut out);
-        });
-        out.text.push_str("\x1b[?1049h");
-        out.pen(&Pen::default());
-        out.text.push_str("\x1b[2J\x1b[H");
-        out.charset_reset();
+pub(super) fn screen(terminal: &Terminal) -> Vec<u8> {
+    let mut out =
+        Writer { terminal, text: String::with_capacity(4096), pen: Pen::default(), joinable: false };
+    // A viewer's reset leaves these as they were.
+    out.text.push_str("\x1b[20l\x1b[?12l\x1b[?25h");
+    if terminal.is_alternate {
+        out.contents(&terminal.normal);
+        out.tab_stops(&terminal.normal);
+        out.region(&terminal.normal);
+        out.keyboard(&terminal.modes.other_keyboard);
+        // 1049 saves the cursor: leaving the alternate screen must find the one that is saved now.
+        out.saved_cursor(terminal.normal.saved_here());
+        out.text.push_str("\x1b[?1049h\x1b(B");
+        out.pen(Pen::default());
+        out.text.push_str("\x1b[2J");
+    } else if terminal.alternate.saved != Saved::default()
+        || terminal.modes.other_keyboard != Keyboard::default()
+    {
+        out.text.push_str("\x1b[?47h");
+        out.keyboard(&terminal.modes.other_keyboard);
+        out.saved_cursor(terminal.alternate.saved_here());
+        out.text.push_str("\x1b7\x1b[?47l\x1b(B");
     }
-    contents(tracker, &mut out);
-    saved_cursor(tracker, &mut out);
-    tab_stops(tracker, &mut out);
-    modes(tracker, &mut out);
-    colours(tracker, &mut out);
-    if let Some(title) = &tracker.title {
+    let buffer = terminal.active();
+    out.contents(buffer);
+    out.tab_stops(buffer);
+    out.modes();
+    out.colours();
+    if let Some(title) = &terminal.modes.title {
         let _ = write!(out.text, "\x1b]2;{title}\x1b\\");
     }
-    keyboard(&tracker.keyboard, &mut out);
-    placement(tracker, &mut out);
-    if tracker.is_synchronized {
-        out.text.push_str("\x1b[?2026h");
+    out.keyboard(&terminal.modes.keyboard);
+    if buffer.saved_here() != Saved::default() {
+        out.saved_cursor(buffer.saved_here());
+        out.text.push_str("\x1b7\x1b(B");
     }
+    out.region(buffer);
+    out.finish(buffer);
     out.text.into_bytes()
 }
 
-/// What the terminal writes with: everything an SGR sequence and OSC 8 set.
-#[derive(Clone, PartialEq, Debug)]
-struct Pen {
-    flags: Flags,
-    fg: Color,
-    bg: Color,
-    underline: Option<Color>,
-    link: Option<(Option<String>, String)>,
-}
-
-impl Default for Pen {
-    fn default() -> Self {
-        Self::of(&Cell::default())
-    }
-}
-
-impl Pen {
-    fn of(cell: &Cell) -> Self {
-        let style = Flags::BOLD
-            | Flags::DIM
-            | Flags::ITALIC
-            | Flags::INVERSE
-            | Flags::HIDDEN
-            | Flags::STRIKEOUT
-            | Flags::ALL_UNDERLINES;
-        Self {
-            flags: cell.flags & style,
-            fg: cell.fg,
-            bg: cell.bg,
-            underline: cell.underline_color(),
-            link: cell.hyperlink().map(|link| {
-                // The engine numbers links without an id; only an id of the program is worth repeating.
-                let id = Some(link.id().to_owned()).filter(|id| !id.ends_with("_alacritty"));
-                (id, link.uri().to_owned())
-            }),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Writer {
+struct Writer<'a> {
+    terminal: &'a Terminal,
     text: String,
     pen: Pen,
-    /// Charset of G0 to G3, and which is active.
-    charsets: [StandardCharset; 4],
-    active: CharsetIndex,
-    keeps_wraps: bool,
+    /// The last thing written was a character, which a mark would join.
+    joinable: bool,
 }
 
-impl Writer {
-    fn pen(&mut self, pen: &Pen) {
-        if self.pen.link != pen.link {
-            match &pen.link {
-                Some((Some(id), uri)) => {
-                    let _ = write!(self.text, "\x1b]8;id={id};{uri}\x1b\\");
-                }
-                Some((None, uri)) => {
-                    let _ = write!(self.text, "\x1b]8;;{uri}\x1b\\");
+impl Writer<'_> {
+    fn go_to(&mut self, row: usize, col: usize) {
+        let _ = match (row, col) {
+            (0, 0) => write!(self.text, "\x1b[H"),
+            (_, 0) => write!(self.text, "\x1b[{}H", row + 1),
+            _ => write!(self.text, "\x1b[{};{}H", row + 1, col + 1),
+        };
+        self.joinable = false;
+    }
+
+    // ---- the pen ----
+
+    fn pen(&mut self, pen: Pen) {
+        if self.pen == pen {
+            return;
+        }
+        if self.pen.ext.link != pen.ext.link {
+            match self.terminal.store.link(pen.ext.link) {
+                Some(link) => {
+                    let id = link.id.as_deref().map(|id| format!("id={id}")).unwrap_or_default();
+                    let _ = write!(self.text, "\x1b]8;{id};{}\x1b\\", link.uri);
                 }
                 None => self.text.push_str("\x1b]8;;\x1b\\"),
             }
         }
-        let is_same_style = self.pen.flags == pen.flags
-            && self.pen.fg == pen.fg
-            && self.pen.bg == pen.bg
-            && self.pen.underline == pen.underline;
-        if !is_same_style {
+        // A style of no underline is not seen, and no sequence makes it.
+        let style = |pen: Pen| {
+            let style = if pen.fg & UNDERLINE == 0 { 0 } else { pen.ext.style };
+            Pen { ext: Ext { link: 0, style, ..pen.ext }, bg: pen.bg & !HAS_EXT, ..pen }
+        };
+        if style(self.pen) != style(pen) {
             self.sgr(pen);
         }
-        self.pen = pen.clone();
+        self.pen = pen;
+        self.joinable = false;
     }
 
-    fn sgr(&mut self, pen: &Pen) {
+    /// For erasing only the background matters.
+    fn background(&mut self, colour: u32) {
+        if self.pen.bg & COLOUR != colour {
+            self.pen(Pen {
+                bg: colour,
+                ext: Ext { link: self.pen.ext.link, ..Ext::default() },
+                ..Pen::default()
+            });
+        }
+    }
+
+    fn sgr(&mut self, pen: Pen) {
         self.text.push_str("\x1b[0");
-        for (flag, code) in [
-            (Flags::BOLD, "1"),
-            (Flags::DIM, "2"),
-            (Flags::ITALIC, "3"),
-            (Flags::UNDERLINE, "4"),
-            (Flags::DOUBLE_UNDERLINE, "4:2"),
-            (Flags::UNDERCURL, "4:3"),
-            (Flags::DOTTED_UNDERLINE, "4:4"),
-            (Flags::DASHED_UNDERLINE, "4:5"),
-            (Flags::INVERSE, "7"),
-            (Flags::HIDDEN, "8"),
-            (Flags::STRIKEOUT, "9"),
-        ] {
-            if pen.flags.contains(flag) {
-                self.text.push(';');
+        for (is_set, code) in style_codes(pen) {
+            if is_set {
                 self.text.push_str(code);
             }
         }
-        self.colour(pen.fg, 30, 38);
-        self.colour(pen.bg, 40, 48);
-        if let Some(colour) = pen.underline {
-            self.colour(colour, 0, 58);
-        }
-        self.text.push('m');
-    }
-
-    /// `base` is the code of the first of the eight named colours, `extended` that of the 256 and true colours.
-    fn colour(&mut self, colour: Color, base: u8, extended: u8) {
-        let _ = match colour {
-            Color::Named(name) => match name as usize {
-                index @ 0..=7 if base != 0 => write!(self.text, ";{}", usize::from(base) + index),
-                index @ 8..=15 if base != 0 => write!(self.text, ";{}", usize::from(base) + 60 + index - 8),
-                index @ 0..=15 => write!(self.text, ";{extended};5;{index}"),
-                // Foreground, background and the like: the default, which the leading 0 has set.
-                _ => Ok(()),
-            },
-            Color::Indexed(index) => write!(self.text, ";{extended};5;{index}"),
-            Color::Spec(Rgb { r, g, b }) => write!(self.text, ";{extended};2;{r};{g};{b}"),
-        };
-    }
-
-    fn charset(&mut self, index: CharsetIndex, charset: StandardCharset) {
-        let slot = index as usize;
-        if self.charsets[slot] != charset {
-            self.text.push('\x1b');
-            self.text.push(['(', ')', '*', '+'][slot]);
-            self.text.push(match charset {
-                StandardCharset::Ascii => 'B',
-                StandardCharset::SpecialCharacterAndLineDrawing => '0',
-            });
-            self.charsets[slot] = charset;
-        }
-    }
-
-    fn active_charset(&mut self, index: CharsetIndex) {
-        if self.active != index {
-            self.text.push_str(match index {
-                CharsetIndex::G0 => "\x0f",
-                CharsetIndex::G1 => "\x0e",
-                CharsetIndex::G2 => "\x1bn",
-                CharsetIndex::G3 => "\x1bo",
-            });
-            self.active = index;
-        }
-    }
-
-    fn charset_reset(&mut self) {
-        for index in CHARSET_SLOTS {
-            self.charset(index, StandardCharset::Ascii);
-        }
-        self.active_charset(CharsetIndex::G0);
-    }
-
-    /// What the cell shows. The engine can leave half of a wide character in the last column, which no terminal shows.
-    fn character(&mut self, cell: &Cell, is_last: bool) {
-        if cell.c == '\t' || (is_last && cell.flags.contains(Flags::WIDE_CHAR)) {
-            self.text.push(' ');
-        } else {
-            self.text.push(cell.c);
-            self.text.extend(cell.zerowidth().into_iter().flatten());
-        }
-    }
-
-    fn goto(&mut self, line: usize, col: usize) {
-        let _ = write!(self.text, "\x1b[{};{}H", line + 1, col + 1);
-    }
-}
-
-const CHARSET_SLOTS: [CharsetIndex; 4] =
-    [CharsetIndex::G0, CharsetIndex::G1, CharsetIndex::G2, CharsetIndex::G3];
-
-/// Flags that say how the engine came to a cell, not what it shows.
-const MARKS: Flags = Flags::WRAPLINE.union(Flags::LEADING_WIDE_CHAR_SPACER).union(Flags::WIDE_CHAR_SPACER);
-
-fn is_blank(cell: &Cell) -> bool {
-    // The engine leaves a tab character where a program moved by a tab.
-    matches!(cell.c, ' ' | '\t')
-        && (cell.flags - MARKS).is_empty()
-        && cell.zerowidth().is_none_or(<[char]>::is_empty)
-        && cell.hyperlink().is_none()
-        && cell.underline_color().is_none()
-}
-
-/// Every row, beginning at the home position of an empty screen.
-fn contents(tracker: &Tracker, out: &mut Writer) {
-    let (rows, cols) = (tracker.term.screen_lines(), tracker.term.columns());
-    let mut is_wrapped = false;
-    let mut skipped = 0;
-    for line in 0..rows {
-        let row = tracker.row(line);
-        let cell = |col: usize| &row[Column(col)];
-        let default = Cell::default();
-        let shows = |col: usize| {
-            let is_half = col + 1 == cols && cell(col).flags.contains(Flags::WIDE_CHAR);
-            !(is_blank(cell(col)) || is_half) || cell(col).bg != default.bg
-        };
-        let used = (0..cols).rev().find(|&col| shows(col)).map_or(0, |col| col + 1);
-        let wraps = out.keeps_wraps
-            && line + 1 < rows
-            && cell(cols - 1).flags.contains(Flags::WRAPLINE)
-            && starts_with_something(tracker, line + 1);
-        if line > 0 && !is_wrapped {
-            skipped += 1;
-        }
-        if used == 0 && !wraps && !is_wrapped {
-            continue;
-        }
-        for _ in 0..std::mem::take(&mut skipped) {
-            out.text.push_str("\r\n");
-        }
-        // A row that wraps must be written to its last column, or the terminal would not wrap.
-        let end = if wraps { cols } else { used.max(usize::from(is_wrapped)) };
-        let next_is_wide = wraps && tracker.row(line + 1)[Column(0)].flags.contains(Flags::WIDE_CHAR);
-        write_cells(row, end, cols, next_is_wide, !wraps, out);
-        is_wrapped = wraps;
-    }
-}
-
-fn starts_with_something(tracker: &Tracker, line: usize) -> bool {
-    let row = tracker.row(line);
-    (0..tracker.term.columns()).any(|col| !is_blank(&row[Column(col)]))
-}
-
-fn write_cells(
-    row: &alacritty_terminal::grid::Row<Cell>,
-    end: usize,
-    cols: usize,
-    next_is_wide: bool,
-    may_erase: bool,
-    out: &mut Writer,
-) {
-    let mut col = 0;
-    while col < end {
-        let cell = &row[Column(col)];
-        if next_is_wide && col + 1 == cols && cell.flags.contains(Flags::LEADING_WIDE_CHAR_SPACER) {
-            break; // The wide character at the start of the next row makes the terminal leave this cell.
-        }
-        if is_blank(cell) {
-            let run = (col..end)
-                .take_while(|&at| is_blank(&row[Column(at)]) && row[Column(at)].bg == cell.bg)
-                .count();
-            out.pen(&Pen { bg: cell.bg, ..Pen::default() });
-            if may_erase && col + run == cols && run > 3 {
-                out.text.push_str("\x1b[K");
-            } else {
-                out.text.extend(std::iter::repeat_n(' ', run));
+        if pen.fg & UNDERLINE != 0 {
+            match pen.ext.style {
+                0 | 1 => self.text.push_str(";4"),
+                style => {
+                    let _ = write!(self.text, ";4:{style}");
+                }
             }
-            col += run;
-            continue;
         }
-        out.pen(&Pen::of(cell));
-        out.character(cell, col + 1 == cols);
-        // A wide character covers the next cell whatever the engine left there.
-        col += if cell.flags.contains(Flags::WIDE_CHAR) { 2 } else { 1 };
-    }
-}
-
-/// Saves a cursor where the program saved one (DECSC).
-fn saved_cursor(tracker: &Tracker, out: &mut Writer) {
-    let saved = &tracker.term.grid().saved_cursor;
-    if *saved == Cursor::default() {
-        return;
-    }
-    out.goto(row_of(saved), saved.point.column.0);
-    cursor_style(tracker, saved, out);
-    out.text.push_str("\x1b7");
-}
-
-/// The charsets and the pen of a cursor.
-fn cursor_style(tracker: &Tracker, cursor: &Cursor<Cell>, out: &mut Writer) {
-    for index in CHARSET_SLOTS {
-        out.charset(index, cursor.charsets[index]);
-    }
-    out.active_charset(tracker.charset);
-    out.pen(&Pen::of(&cursor.template));
-}
-
-fn row_of(cursor: &Cursor<Cell>) -> usize {
-    usize::try_from(cursor.point.line.0).unwrap_or(0)
-}
-
-/// Puts the cursor where it is, with its pen, also when the next character would wrap.
-///
-/// `first_row` is the row that cursor addresses count from: that of the scroll region once origin mode is on.
-fn cursor(tracker: &Tracker, first_row: usize, out: &mut Writer) {
-    let cursor = &tracker.term.grid().cursor;
-    let line = row_of(cursor);
-    let mut col = cursor.point.column.0;
-    if cursor.input_needs_wrap {
-        // Only writing the last cell again brings a terminal into "wraps at the next character".
-        let row = tracker.row(line);
-        if row[Column(col)].flags.contains(Flags::WIDE_CHAR_SPACER) && col > 0 {
-            col -= 1;
+        self.colour(pen.fg & COLOUR, 30);
+        self.colour(pen.bg & COLOUR, 40);
+        self.colour(pen.ext.colour, 50);
+        self.text.push('m');
+        if pen.bg & PROTECTED != 0 {
+            self.text.push_str("\x1b[1\"q");
         }
-        out.charset_reset();
-        out.goto(line.saturating_sub(first_row), col);
-        let cell = &row[Column(col)];
-        out.pen(&Pen::of(cell));
-        out.character(cell, col + 1 == row.len());
-    } else {
-        out.goto(line.saturating_sub(first_row), col);
-    }
-    cursor_style(tracker, cursor, out);
-}
-
-fn tab_stops(tracker: &Tracker, out: &mut Writer) {
-    if tracker.tabs.iter().enumerate().all(|(col, is_stop)| *is_stop == (col % 8 == 0)) {
-        return;
-    }
-    out.text.push_str("\x1b[3g");
-    for col in (0..tracker.tabs.len()).filter(|&col| tracker.tabs[col]) {
-        let _ = write!(out.text, "\x1b[{}G\x1bH", col + 1);
-    }
-}
-
-fn modes(tracker: &Tracker, out: &mut Writer) {
-    let mode = tracker.term.mode();
-    for (flag, sequence) in [
-        (TermMode::APP_CURSOR, "\x1b[?1h"),
-        (TermMode::APP_KEYPAD, "\x1b="),
-        (TermMode::MOUSE_REPORT_CLICK, "\x1b[?1000h"),
-        (TermMode::MOUSE_DRAG, "\x1b[?1002h"),
-        (TermMode::MOUSE_MOTION, "\x1b[?1003h"),
-        (TermMode::UTF8_MOUSE, "\x1b[?1005h"),
-        (TermMode::SGR_MOUSE, "\x1b[?1006h"),
-        (TermMode::FOCUS_IN_OUT, "\x1b[?1004h"),
-        (TermMode::BRACKETED_PASTE, "\x1b[?2004h"),
-        (TermMode::LINE_FEED_NEW_LINE, "\x1b[20h"),
-    ] {
-        if mode.contains(flag) {
-            out.text.push_str(sequence);
+        if is_unstyled(pen) {
+            // Underlined without a style: what restoring a cursor leaves behind.
+            self.text.push_str("\x1b7\x1b[24m\x1b8");
         }
     }
-    if !mode.contains(TermMode::ALTERNATE_SCROLL) {
-        out.text.push_str("\x1b[?1007l");
-    }
-    if !mode.contains(TermMode::SHOW_CURSOR) {
-        out.text.push_str("\x1b[?25l");
-    }
-    for other in &tracker.other_modes {
-        let _ = write!(out.text, "\x1b[?{other}h");
-    }
-    if tracker.modify_other_keys != 0 {
-        let _ = write!(out.text, "\x1b[>4;{}m", tracker.modify_other_keys);
-    }
-    if let Some(CursorStyle { shape, blinking }) = tracker.cursor_style {
-        // DECSCUSR: 1 and 2 block, 3 and 4 underline, 5 and 6 bar; odd ones blink.
-        let steady = match shape {
-            CursorShape::Underline => 4,
-            CursorShape::Beam => 6,
-            CursorShape::Block | CursorShape::HollowBlock | CursorShape::Hidden => 2,
+
+    /// A colour; `base` is 30 for text, 40 for the background, 50 for underlines.
+    fn colour(&mut self, colour: u32, base: u32) {
+        let number = colour & 0xff;
+        let _ = match colour & KIND {
+            0 => Ok(()),
+            _ if base == 50 && colour == UNDERLINE_RESET => write!(self.text, ";59"),
+            KIND_16 if base < 50 && number < 8 => write!(self.text, ";{}", base + number),
+            KIND_16 if base < 50 => write!(self.text, ";{}", base + 60 - 8 + number),
+            KIND_16 | KIND_256 => write!(self.text, ";{};5;{number}", base + 8),
+            _ => {
+                let (red, green) = (colour >> 16 & 0xff, colour >> 8 & 0xff);
+                write!(self.text, ";{};2;{red};{green};{number}", base + 8)
+            }
         };
-        let _ = write!(out.text, "\x1b[{} q", steady - u8::from(blinking));
     }
-}
 
-fn colours(tracker: &Tracker, out: &mut Writer) {
-    let colours = tracker.term.colors();
-    for index in 0..PALETTE_COLOURS {
-        if let Some(Rgb { r, g, b }) = colours[index] {
-            let _ = write!(out.text, "\x1b]4;{index};rgb:{r:02x}/{g:02x}/{b:02x}\x1b\\");
+    // ---- contents ----
+
+    fn contents(&mut self, buffer: &Buffer) {
+        let rows = &buffer.rows;
+        // Rows that continue the one above though no text runs over the edge: made so before anything is written.
+        let is_forced: Vec<bool> = (0..rows.len())
+            .map(|at| rows[at].is_wrapped && (at == 0 || !runs_over(&rows[at - 1], &rows[at])))
+            .collect();
+        let cols = self.terminal.cols;
+        if is_forced[0] {
+            // The line above it has scrolled away: so does this one, without leaving anything in a history.
+            self.pen(Pen::default());
+            self.go_to(0, cols - 1);
+            self.text.push_str("  \x1b[S\x1b[H\x1b[X");
+        }
+        for at in (1..rows.len()).filter(|at| is_forced[*at]) {
+            self.pen(Pen::default());
+            self.go_to(at - 1, cols - 1);
+            self.text.push_str("  ");
+            for (row, col) in [(at, 0), (at - 1, cols - 1)] {
+                self.go_to(row, col);
+                self.text.push_str("\x1b[X");
+            }
+        }
+        let mut here = None;
+        for (at, row) in rows.iter().enumerate() {
+            let is_continued = at > 0 && row.is_wrapped && !is_forced[at];
+            let continues = rows.get(at + 1).is_some_and(|next| next.is_wrapped && !is_forced[at + 1]);
+            let end = shown(row);
+            if end == 0 && !continues && !is_continued {
+                continue;
+            }
+            if !is_continued {
+                match here {
+                    Some(previous) if previous + 3 >= at && !is_forced[previous + 1..=at].contains(&true) => {
+                        for _ in previous..at {
+                            self.text.push_str("\r\n");
+                        }
+                        self.joinable = false;
+                    }
+                    None if at == 0 => self.go_to(0, 0),
+                    _ => self.go_to(at, 0),
+                }
+            }
+            here = Some(at);
+            self.row(at, row, end, continues.then(|| &rows[at + 1]));
         }
     }
-    for (name, number) in
-        [(NamedColor::Foreground, 10), (NamedColor::Background, 11), (NamedColor::Cursor, 12)]
-    {
-        if let Some(Rgb { r, g, b }) = colours[name] {
-            let _ = write!(out.text, "\x1b]{number};rgb:{r:02x}/{g:02x}/{b:02x}\x1b\\");
+
+    /// Writes a row up to `end`. `next` is the one that its text runs on into.
+    fn row(&mut self, at: usize, row: &Row, end: usize, next: Option<&Row>) {
+        let cols = row.cells.len();
+        let end = match next {
+            // A wide character at the start of the next row makes the terminal leave the last cell.
+            Some(next) if is_left_free(row, next) => cols - 1,
+            Some(_) => cols,
+            None => end,
+        };
+        let mut col = 0;
+        while col < end {
+            let cell = &row.cells[col];
+            if is_erased(cell) {
+                let run = row.cells[col..end].iter().take_while(|other| *other == cell).count();
+                self.blanks(cell.bg, run, col + run == cols && (col > 0 || !row.is_wrapped));
+                col += run;
+                continue;
+            }
+            if cell.width() == 0 && cell.has_content() && self.joinable {
+                self.go_to(at, col);
+            }
+            if let [wide, last] = &row.cells[col..]
+                && wide.width() == 2
+                && !last.is_second_half()
+            {
+                return self.cut_character(at, col, wide, last);
+            }
+            self.pen(cell.pen());
+            let columns = self.cell(cell, row.cells.get(col + 1));
+            self.joinable = cell.width() > 0;
+            col += columns;
         }
     }
+
+    /// Writes one cell; returns its columns.
+    fn cell(&mut self, cell: &Cell, next: Option<&Cell>) -> usize {
+        let is_cut = cell.width() == 2 && !next.is_some_and(Cell::is_second_half);
+        if !cell.has_content() || is_cut {
+            self.text.push(' ');
+            return 1;
+        }
+        self.terminal.push_text(cell, &mut self.text);
+        cell.width().max(1) as usize
+    }
+
+    /// A character of two columns whose second one holds another: made by lines that do not wrap, at their end only.
+    fn cut_character(&mut self, row: usize, col: usize, wide: &Cell, last: &Cell) {
+        let mut text = String::new();
+        self.terminal.push_text(wide, &mut text);
+        let marks = text.char_indices().nth(1).map_or("", |(at, _)| &text[at..]);
+        let first = &text[..text.len() - marks.len()];
+        let columns = first.chars().next().map_or(0, |first| width(u32::from(first)));
+        self.joinable = false;
+        if columns == 2 && last.has_content() && wide.pen() == last.pen() {
+            self.pen(wide.pen());
+            let _ = write!(self.text, "\x1b[?7l{text}");
+            self.terminal.push_text(last, &mut self.text);
+            return self.text.push_str("\x1b[?7h");
+        }
+        // Otherwise a mark gave it the width of a character that did not fit any more.
+        self.go_to(row, col + 1);
+        self.pen(last.pen());
+        self.cell(last, None);
+        self.pen(wide.pen());
+        self.go_to(row, col + usize::from(columns == 0));
+        let (first, marks) = if columns == 0 { ("", text.as_str()) } else { (first, marks) };
+        let _ = write!(self.text, "\x1b[?7l{first}日{marks}\x1b[?7h");
+    }
+
+    /// Blank cells with a background. The cursor is behind them afterwards, unless they reach the end of the row.
+    fn blanks(&mut self, background: u32, run: usize, is_rest: bool) {
+        self.joinable = false;
+        if background != 0 {
+            self.background(background);
+            if is_rest {
+                self.text.push_str("\x1b[K");
+                return;
+            }
+            let _ = write!(self.text, "\x1b[{run}X");
+        }
+        let _ = match run {
+            1 => write!(self.text, "\x1b[C"),
+            _ => write!(self.text, "\x1b[{run}C"),
+        };
+    }
+
+    // ---- what is not seen ----
+
+    fn tab_stops(&mut self, buffer: &Buffer) {
+        if buffer.tabs == default_tabs(buffer.tabs.len()) {
+            return;
+        }
+        self.text.push_str("\x1b[3g");
+        for col in (0..buffer.tabs.len()).filter(|col| buffer.tabs[*col]) {
+            let _ = write!(self.text, "\x1b[{}G\x1bH", col + 1);
+        }
+    }
+
+    fn region(&mut self, buffer: &Buffer) {
+        if (buffer.top, buffer.bottom + 1) != (0, self.terminal.height) {
+            let _ = write!(self.text, "\x1b[{};{}r", buffer.top + 1, buffer.bottom + 1);
+        }
+    }
+
+    /// Brings the terminal to what was saved: place, pen and charset. The caller saves it.
+    fn saved_cursor(&mut self, saved: Saved) {
+        self.go_to(saved.y, saved.x);
+        if saved.is_graphic {
+            self.text.push_str("\x1b(0");
+        }
+        let has_ext = saved.bg & HAS_EXT != 0;
+        let mut ext = Ext::default();
+        if saved.fg & UNDERLINE != 0 {
+            ext.style = 1;
+        } else if has_ext {
+            // A link was open; which one is not saved. Any does.
+            self.text.push_str("\x1b]8;;http://localhost\x1b\\");
+            ext.link = ANY_LINK;
+            self.pen.ext.link = ANY_LINK;
+        }
+        self.pen(Pen { fg: saved.fg, bg: saved.bg, ext });
+    }
+
+    fn modes(&mut self) {
+        let modes = &self.terminal.modes;
+        let SoftModes { app_cursor, app_keypad, bracketed_paste, focus, reverse_wrap, cursor_style, .. } =
+            modes.soft;
+        for (is_set, sequence) in [
+            (app_cursor, "\x1b[?1h"),
+            (app_keypad, "\x1b="),
+            (bracketed_paste, "\x1b[?2004h"),
+            (focus, "\x1b[?1004h"),
+            (reverse_wrap, "\x1b[?45h"),
+            (modes.cursor_blinks, "\x1b[?12h"),
+            (modes.newline, "\x1b[20h"),
+            (modes.is_cursor_hidden, "\x1b[?25l"),
+        ] {
+            if is_set {
+                self.text.push_str(sequence);
+            }
+        }
+        let mouse = [modes.mouse.mode(), Some(modes.mouse_encoding).filter(|mode| *mode > 0)];
+        for mode in mouse.into_iter().flatten() {
+            let _ = write!(self.text, "\x1b[?{mode}h");
+        }
+        for (mode, is_set) in &modes.others {
+            let _ = write!(self.text, "\x1b[?{mode}{}", if *is_set { 'h' } else { 'l' });
+        }
+        if let Some(value) = modes.modify_other_keys {
+            let _ = write!(self.text, "\x1b[>4;{value}m");
+        }
+        if cursor_style > 0 {
+            let _ = write!(self.text, "\x1b[{cursor_style} q");
+        }
+    }
+
+    fn colours(&mut self) {
+        for (index, colour) in &self.terminal.modes.palette {
+            let _ = write!(self.text, "\x1b]4;{index};{colour}\x1b\\");
+        }
+        for (number, colour) in &self.terminal.modes.dynamic {
+            let _ = write!(self.text, "\x1b]{number};{colour}\x1b\\");
+        }
+    }
+
+    fn keyboard(&mut self, keyboard: &Keyboard) {
+        let mut flags = keyboard.below.iter().copied().chain([keyboard.current]);
+        if let Some(first) = flags.next().filter(|first| *first != 0) {
+            let _ = write!(self.text, "\x1b[={first};1u");
+        }
+        for flags in flags {
+            let _ = write!(self.text, "\x1b[>{flags}u");
+        }
+    }
+
+    // ---- the cursor ----
+
+    fn finish(&mut self, buffer: &Buffer) {
+        let terminal = self.terminal;
+        let soft = terminal.modes.soft;
+        let first_row = if soft.origin { buffer.top } else { 0 };
+        if soft.origin {
+            self.text.push_str("\x1b[?6h");
+        }
+        if soft.synchronized {
+            self.text.push_str("\x1b[?2026h");
+        }
+        let row = &buffer.rows[buffer.y];
+        let y = buffer.y.saturating_sub(first_row);
+        let joined =
+            (terminal.joinable > 0).then(|| buffer.x.checked_sub(terminal.joinable as usize)).flatten();
+        let is_behind = buffer.x >= row.cells.len();
+        if joined.is_none() && is_behind {
+            // Only writing the last cell again brings a terminal into "wraps at the next character".
+            self.last_cell(y, row);
+        }
+        self.pen_and_charsets(buffer);
+        match joined {
+            Some(x) => {
+                self.go_to(y, x);
+                if soft.insert {
+                    let _ = write!(self.text, "\x1b[{}P\x1b[4h", terminal.joinable);
+                }
+                if !soft.wrap {
+                    self.text.push_str("\x1b[?7l");
+                }
+                self.cell(&row.cells[x], row.cells.get(x + 1));
+            }
+            None => {
+                if !is_behind {
+                    self.go_to(y, buffer.x);
+                }
+                if soft.insert {
+                    self.text.push_str("\x1b[4h");
+                }
+                if !soft.wrap {
+                    self.text.push_str("\x1b[?7l");
+                }
+            }
+        }
+    }
+
+    /// Puts the cursor behind the last column, without changing what is in it.
+    fn last_cell(&mut self, y: usize, row: &Row) {
+        let cols = row.cells.len();
+        let last = &row.cells[cols - 1];
+        if row.cells.iter().all(|cell| cell == last && is_erased(cell)) {
+            self.background(last.bg);
+            self.go_to(y, cols - 1);
+            self.text.push_str(" \x1b[1K");
+            return;
+        }
+        let col = cols - if last.is_second_half() { 2 } else { 1 };
+        self.go_to(y, col);
+        self.pen(row.cells[col].pen());
+        self.cell(&row.cells[col], row.cells.get(col + 1));
+    }
+
+    /// The pen and the charsets. Some can only be reached by restoring a cursor: that brings back flags, but neither
+    /// the style of an underline, nor a link, nor the designated sets.
+    fn pen_and_charsets(&mut self, buffer: &Buffer) {
+        let terminal = self.terminal;
+        let (pen, is_graphic) = (terminal.pen, terminal.is_graphic);
+        let mut plain = pen;
+        plain.update();
+        let is_plain = plain == pen && (pen.fg & UNDERLINE == 0) == (pen.ext.style == 0);
+        let designated = terminal.graphic_sets[terminal.active_set];
+        let is_designated = is_graphic == designated;
+        let flags = |fg: u32, bg: u32| (fg & UNDERLINE, bg & HAS_EXT);
+        let fits = |saved: &Saved| {
+            (is_plain || flags(saved.fg, saved.bg) == flags(pen.fg, pen.bg))
+                && (is_designated || saved.is_graphic == is_graphic)
+        };
+        let sources = [
+            Some((buffer.saved_here(), "\x1b8")),
+            (!terminal.is_alternate).then(|| (terminal.alternate.saved_here(), "\x1b[?47h\x1b8\x1b[?47l")),
+        ];
+        let source = sources.into_iter().flatten().find(|(saved, _)| fits(saved));
+        let (Some((saved, restore)), false) =
+            (source.filter(|_| buffer.x < terminal.cols || terminal.joinable > 0), is_plain && is_designated)
+        else {
+            self.pen(pen);
+            return self.charsets(is_graphic);
+        };
+        plain.fg = if pen.ext.style == 0 { 0 } else { UNDERLINE };
+        self.pen(plain);
+        self.charsets(designated);
+        self.text.push_str(restore);
+        self.pen = Pen { fg: saved.fg, bg: saved.bg, ext: pen.ext };
+        if is_plain {
+            self.sgr(pen);
+        } else {
+            self.changes(pen);
+        }
+        self.pen = pen;
+        if is_designated {
+            self.charsets(is_graphic);
+        }
+    }
+
+    /// From the present pen to this one, by sequences that leave underline and links alone.
+    fn changes(&mut self, pen: Pen) {
+        let old = self.pen;
+        self.text.push_str("\x1b[22;23;25;27;28;29;39;49;55");
+        for (is_set, code) in style_codes(pen) {
+            if is_set {
+                self.text.push_str(code);
+            }
+        }
+        self.colour(pen.fg & COLOUR, 30);
+        self.colour(pen.bg & COLOUR, 40);
+        self.text.push('m');
+        if (old.bg ^ pen.bg) & PROTECTED != 0 {
+            let _ = write!(self.text, "\x1b[{}\"q", u32::from(pen.bg & PROTECTED != 0));
+        }
+    }
+
+    /// Designates the sets; the active one so that `is_graphic` holds.
+    fn charsets(&mut self, is_graphic: bool) {
+        let terminal = self.terminal;
+        for (set, letter) in ['(', ')', '*', '+'].into_iter().enumerate() {
+            let wanted = if set == terminal.active_set { is_graphic } else { terminal.graphic_sets[set] };
+            if wanted {
+                let _ = write!(self.text, "\x1b{letter}0");
+            }
+        }
+        self.text.push_str(["", "\x0e", "\x1bn", "\x1bo"][terminal.active_set]);
+    }
 }
 
-fn keyboard(keyboard: &Keyboard, out: &mut Writer) {
-    for flags in
-        keyboard.below.iter().skip(1).chain((!keyboard.below.is_empty()).then_some(&keyboard.current))
-    {
-        let _ = write!(out.text, "\x1b[>{flags}u");
-    }
-    if keyboard.below.is_empty() && keyboard.current != 0 {
-        let _ = write!(out.text, "\x1b[={};1u", keyboard.current);
-    }
+/// The flags that have a code each.
+fn style_codes(pen: Pen) -> [(bool, &'static str); 8] {
+    [
+        (pen.fg & BOLD != 0, ";1"),
+        (pen.bg & DIM != 0, ";2"),
+        (pen.bg & ITALIC != 0, ";3"),
+        (pen.fg & BLINK != 0, ";5"),
+        (pen.fg & INVERSE != 0, ";7"),
+        (pen.fg & INVISIBLE != 0, ";8"),
+        (pen.fg & STRIKE != 0, ";9"),
+        (pen.bg & OVERLINE != 0, ";53"),
+    ]
 }
 
-/// Everything that moves the cursor or changes how it is addressed, and the cursor.
-fn placement(tracker: &Tracker, out: &mut Writer) {
-    let rows = tracker.term.screen_lines();
-    let (top, bottom) = tracker.scroll_region;
-    if (top, bottom) != (0, rows) {
-        let _ = write!(out.text, "\x1b[{};{}r", top + 1, bottom);
-    }
-    let mode = tracker.term.mode();
-    let mut first_row = 0;
-    if mode.contains(TermMode::ORIGIN) {
-        out.text.push_str("\x1b[?6h");
-        first_row = top;
-    }
-    cursor(tracker, first_row, out);
-    // These change how characters are written, so they come behind the last one.
-    if mode.contains(TermMode::INSERT) {
-        out.text.push_str("\x1b[4h");
-    }
-    if !mode.contains(TermMode::LINE_WRAP) {
-        out.text.push_str("\x1b[?7l");
-    }
-    debug_assert!(tracker.term.grid().cursor.point.line >= Line(0));
+/// What erasing leaves: nothing but a background.
+fn is_erased(cell: &Cell) -> bool {
+    *cell == Cell { bg: cell.bg & COLOUR, ..Cell::default() }
+}
+
+/// Columns up to the last cell that is not as a reset terminal has it.
+fn shown(row: &Row) -> usize {
+    row.cells.iter().rposition(|cell| *cell != Cell::default()).map_or(0, |col| col + 1)
+}
+
+/// True if writing the one row and then the other makes the terminal wrap.
+fn runs_over(row: &Row, next: &Row) -> bool {
+    let first = &next.cells[0];
+    let starts = first.has_content() && first.width() > 0;
+    let is_full = row.cells.last().is_some_and(|last| !is_erased(last));
+    (is_left_free(row, next) || (starts && is_full)) && !is_unstyled(first.pen())
+}
+
+/// True for an underline without a style: restoring a cursor makes it, and only that.
+fn is_unstyled(pen: Pen) -> bool {
+    pen.fg & UNDERLINE != 0 && pen.bg & HAS_EXT != 0 && pen.ext.style == 0
+}
+
+/// True if the last column is as a terminal leaves it when the wide character of the next row does not fit there.
+fn is_left_free(row: &Row, next: &Row) -> bool {
+    let first = &next.cells[0];
+    first.has_content() && first.width() == 2 && row.cells.last() == Some(&first.pen().cell())
 }

@@ -1,4 +1,5 @@
-//! The model is its own first judge: a snapshot fed into a fresh model must give the same snapshot.
+//! The model is its own first judge: a snapshot fed into a fresh model must give the same snapshot. The last judge is
+//! xterm.js (`tests/tests/terminal`).
 
 use claudenest_shared::session::TermSize;
 use proptest::prelude::*;
@@ -13,19 +14,25 @@ fn model(bytes: &[u8]) -> Model {
     model
 }
 
-/// Everything a viewer can see or a program can notice, as text.
+/// Everything a viewer can see, as text.
 fn state(model: &mut Model) -> String {
-    let mut bytes = serialise::screen_without_wraps(&mut model.tracker);
-    bytes.extend_from_slice(model.ground.pending());
-    String::from_utf8_lossy(&bytes).escape_debug().to_string()
+    use cell::{HAS_EXT, UNDERLINE};
+    let terminal = &model.terminal;
+    let mut shown = format!("{:?} {:?} ", model.text(), model.title());
+    for cell in terminal.active().rows.iter().flat_map(|row| &row.cells) {
+        let is_underlined = cell.fg & UNDERLINE != 0;
+        let underline = if is_underlined { (cell.ext.style.max(1), cell.ext.colour) } else { (0, 0) };
+        let link = terminal.store.link(cell.ext.link);
+        shown.push_str(&format!("{:x} {:x} {underline:?} {link:?},", cell.fg, cell.bg & !HAS_EXT));
+    }
+    shown
 }
 
-/// The engine lets a cursor leave the scroll region under origin mode, where xterm holds it back; no sequence
-/// can bring a terminal there, so no snapshot can.
+/// Leaving the alternate screen or a new region can leave the cursor outside the region in origin mode; no sequence
+/// brings a terminal there, so no snapshot can.
 fn is_unreachable(model: &Model) -> bool {
-    let row = usize::from(model.text().cursor_row);
-    let (top, bottom) = model.tracker.scroll_region;
-    model.modes().origin && !(top..bottom).contains(&row)
+    let buffer = model.terminal.active();
+    model.modes().origin && !buffer.is_in_region()
 }
 
 /// Checks that a viewer who gets the snapshot and then `more` stands where one stands who saw everything.
@@ -51,7 +58,7 @@ fn check(bytes: &[u8], more: &[u8]) {
 
 #[test]
 fn hidden_state_survives_a_snapshot() {
-    let cases: [(&str, &str); 22] = [
+    let cases: [(&str, &str); 24] = [
         ("hello\r\nworld", "!"),
         ("\x1b[1;2;3;4;7;9;31;44mstyled\x1b[0m plain", "\x1b[Kx"),
         ("\x1b[38;5;200;48;2;1;2;3;58;5;9;4:3mcolours", "more"),
@@ -71,6 +78,8 @@ fn hidden_state_survives_a_snapshot() {
         ("\x1b[?1;1000;1006;1004;2004;2031h\x1b=\x1b[4h\x1b[?25l\x1b[5 q", "a\x1b[Hb"),
         ("\x1b[?7l\x1b[1;40Hab", "cd"),
         ("\x1b[>1u\x1b[>5u", "\x1b[<1u"),
+        ("\x1b[=3u\x1b[>5u\x1b[>7u", "\x1b[<2u"),
+        ("\x1b[?1049h\x1b[>7u\x1b[?1049l", "\x1b[?1049hx"),
         ("\x1b[>4;2m\x1b]2;a title\x1b\\", "x"),
         ("\x1b[?2026hhalf", "\x1b[?2026lrest"),
         ("\x1b[41m\x1b[2J\x1b[5;5Hx\x1b[K", "y"),

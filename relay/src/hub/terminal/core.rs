@@ -175,6 +175,7 @@ impl Core {
             credit: wish.credit,
             sent: 0,
             position: wish.from,
+            told_size: None,
             exit: None,
             place: Place::Wanting,
             was_attached: false,

@@ -158,8 +158,13 @@ impl Core {
 
     /// The viewer goes on at a snapshot: a new one, or a recent one of the ring.
     fn jump(&mut self, id: ViewerId) {
-        let recent = self.shared.ring.recent_snapshot(SNAPSHOT_REUSE_BYTES);
         let Some(viewer) = self.viewers.get_mut(&id) else { return };
+        let ring = &mut self.shared.ring;
+        // One behind the viewer would only send it what it has.
+        let recent = ring.recent_snapshot(SNAPSHOT_REUSE_BYTES).filter(|seq| {
+            let at = ring.get_mut(*seq).map(|entry| StreamPosition { epoch: entry.epoch, offset: entry.offset });
+            !matches!((at, viewer.position), (Some(at), Some(here)) if at.epoch == here.epoch && at.offset <= here.offset)
+        });
         if let Some(seq) = recent {
             viewer.place = Place::Following(Cursor { seq, takes_snapshot: true });
             self.wake(id);

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use claudenest_shared::id::SessionId;
+use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::agent::StreamPosition;
 use claudenest_shared::wire::frame::{FLAG_GAP, Frame, FrameKind, with_channel};
 
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub(super) index: u64,
     /// A snapshot at the stream's own position: only for viewers that wait for one.
     pub(super) is_optional: bool,
+    /// The size that holds behind it, as far as it is known.
+    pub(super) size: Option<TermSize>,
     flags: u8,
     channel: u16,
     encoded: Bytes,
@@ -107,6 +110,8 @@ pub(super) struct Ring {
     bytes: usize,
     received: u64,
     position: Option<StreamPosition>,
+    /// The size at the end.
+    size: Option<TermSize>,
     /// Number of the entry after the newest jump: from there on, no byte is missing.
     whole_from: u64,
 }
@@ -122,6 +127,11 @@ impl Ring {
         self.first_seq
     }
 
+    /// The size at the end, as far as it is known.
+    pub(super) fn size(&self) -> Option<TermSize> {
+        self.size
+    }
+
     /// Payload bytes received in total.
     pub(super) fn received(&self) -> u64 {
         self.received
@@ -135,6 +145,7 @@ impl Ring {
     /// Declares the position of a stream that has not sent anything yet.
     pub(super) fn start_at(&mut self, position: StreamPosition) {
         self.position = Some(position);
+        self.size = None;
     }
 
     /// Forgets everything; entry numbers and the byte count go on.
@@ -143,6 +154,7 @@ impl Ring {
         self.entries.clear();
         self.bytes = 0;
         self.position = None;
+        self.size = None;
     }
 
     /// The entry with that number.
@@ -183,6 +195,7 @@ impl Ring {
             }
             _ => {}
         }
+        self.size = frame.size().or(self.size);
         let seq = self.end_seq();
         if frame.kind == FrameKind::Snapshot && !is_optional {
             self.whole_from = seq + 1;
@@ -196,6 +209,7 @@ impl Ring {
             payload_bytes,
             index: self.received,
             is_optional,
+            size: self.size,
             flags: frame.flags,
             channel,
             encoded,
@@ -259,7 +273,12 @@ impl Ring {
         })?;
         let entry = &self.entries[found];
         let is_behind_it = entry.end() == wanted.offset && entry.payload_bytes > 0;
-        Some(self.first_seq + found as u64 + u64::from(is_behind_it))
+        // Sizes at this very place come before the bytes, and may be new to the viewer.
+        let marks = match entry.offset == wanted.offset {
+            true => self.entries.range(..found).rev().take_while(|entry| entry.is_mark()).count(),
+            false => 0,
+        };
+        Some(self.first_seq + (found - marks) as u64 + u64::from(is_behind_it))
     }
 
     /// The same, but only if no byte is missing from there to the end.

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::id::{SessionId, WriterId};
+use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::agent::StreamPosition;
 use claudenest_shared::wire::browser::ServerMessage;
-use claudenest_shared::wire::frame::{FLAG_REFUSED, Frame, FrameKind};
+use claudenest_shared::wire::frame::{FLAG_REFUSED, Frame, FrameKind, encode_size};
 use claudenest_shared::wire::limits::INPUT_WINDOW_BYTES;
 
 use super::core::Key;
@@ -67,6 +68,8 @@ pub(super) struct Viewer {
     pub(super) sent: u64,
     /// The next byte that the viewer lacks; absent until it has a snapshot.
     pub(super) position: Option<StreamPosition>,
+    /// The size that it was told on this attachment.
+    pub(super) told_size: Option<TermSize>,
     /// Where it was told of the exit.
     pub(super) exit: Option<StreamPosition>,
     pub(super) place: Place,
@@ -250,6 +253,7 @@ impl Viewer {
                     self.sent += entry.payload_bytes;
                     let is_gap = self.position.is_some_and(|position| position != at);
                     self.position = Some(at);
+                    self.told_size = entry.size;
                     entry.with_gap(self.channel, is_gap)
                 }
                 FrameKind::Output => {
@@ -268,6 +272,7 @@ impl Viewer {
                         return Stop::Dry;
                     }
                     let from = at.offset + skip;
+                    self.tell_size(session, entry.size, StreamPosition { offset: from, ..at }, out);
                     self.sent += len;
                     self.position = Some(StreamPosition { offset: from + len, ..at });
                     if len < rest {
@@ -290,6 +295,9 @@ impl Viewer {
                         cursor.seq += 1;
                         continue;
                     }
+                    if entry.kind == FrameKind::Resize {
+                        self.told_size = entry.size;
+                    }
                     entry.for_channel(self.channel)
                 }
             };
@@ -297,6 +305,32 @@ impl Viewer {
             *budget = budget.saturating_sub(frame.len());
             out.push(Item::Frame(frame));
         }
+        if let Some(position) = self.position.filter(|position| ring.position() == Some(*position)) {
+            self.tell_size(session, ring.size(), position, out);
+        }
         Stop::Dry
+    }
+
+    /// Says the size that holds at a place, if the viewer was told another one or none: where it begins in the ring, the
+    /// change itself may lie before.
+    fn tell_size(
+        &mut self,
+        session: SessionId,
+        size: Option<TermSize>,
+        at: StreamPosition,
+        out: &mut Vec<Item>,
+    ) {
+        let Some(known) = size.filter(|_| self.told_size != size) else { return };
+        self.told_size = size;
+        let frame = Frame {
+            kind: FrameKind::Resize,
+            flags: 0,
+            channel: self.channel,
+            epoch: at.epoch,
+            session,
+            offset: at.offset,
+            payload: encode_size(known),
+        };
+        out.push(Item::Frame(frame.encode()));
     }
 }

@@ -54,6 +54,23 @@ describe("a viewer", () => {
     expect(answers).toEqual([]);
   });
 
+  it("survives erasing up to the last column of the last row, and erases it", async () => {
+    for (const erase of ["\x1b[1J", "\x1b[?1J"]) {
+      const { terminal, write } = make();
+      await write(`above\x1b[${terminal.rows};${terminal.cols}Hx${erase}`);
+      await write("\x1b[Halive");
+      const { active } = terminal.buffer;
+      expect(active.getLine(0)?.translateToString(true)).toBe("alive");
+      expect(active.getLine(terminal.rows - 1)?.translateToString(true)).toBe("");
+    }
+  });
+
+  it("brings a saved cursor back to its row, however much history was erased", async () => {
+    const { terminal, write } = make();
+    await write(`${"\n".repeat(100)}\x1b[5;3H\x1b7\x1b[H\x1b[3J\x1b8`);
+    expect([terminal.buffer.active.cursorY, terminal.buffer.active.cursorX]).toEqual([4, 2]);
+  });
+
   it("still obeys what is no query", async () => {
     const { terminal, write } = make();
     await write("\x1b[?2004h\x1b[22t\x1b]10;#ff0000\x07\x1b[3;5Hx\x1b[!p");

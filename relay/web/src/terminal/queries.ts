@@ -32,6 +32,7 @@ export function guardTerminal(
   const { parser } = terminal;
   const swallow = () => true;
   const disposables: IDisposable[] = [
+    guardErasing(terminal),
     ...SWALLOWED_CSI.map((id) => parser.registerCsiHandler(id, swallow)),
     parser.registerCsiHandler({ final: "t" }, (params) => WINDOW_REPORTS.has(Number(params[0]))),
     parser.registerDcsHandler({ intermediates: "$", final: "q" }, swallow), // DECRQSS
@@ -44,6 +45,44 @@ export function guardTerminal(
       if (text) offerCopy(text);
       return true;
     }),
+  ];
+  return { dispose: () => disposables.forEach((item) => item.dispose()) };
+}
+
+/** The parts of xterm.js 6.0 that [`guardErasing`] has to reach; they are not in its interface. */
+interface Inside {
+  _core: {
+    _bufferService: {
+      buffer: { lines: { get(index: number): object | undefined }; y: number; ybase: number; savedY: number };
+    };
+    _inputHandler: { eraseInDisplay(params: { params: (number | number[])[] }, isSelective: boolean): boolean };
+  };
+}
+
+/**
+ * Two faults of xterm.js 6.0. `CSI 1 J` in the last column of the last row throws while nothing has scrolled away yet,
+ * and no byte is taken after that: one line of output would end every viewer. And `CSI 3 J` leaves the row of the saved
+ * cursor counted from a history that is gone, so that the cursor comes back elsewhere in a viewer that came late.
+ */
+export function guardErasing(terminal: Pick<Terminal, "parser">): IDisposable {
+  const core = (terminal as unknown as Inside)._core;
+  const erase = (isSelective: boolean) => (params: (number | number[])[]) => {
+    const { buffer } = core._bufferService;
+    const { lines, y, ybase } = buffer;
+    if (params[0] === 3) buffer.savedY = Math.max(buffer.savedY - ybase, 0);
+    if (params[0] !== 1 || lines.get(y + 1)) return false;
+    const inherited = lines.get;
+    lines.get = (index) => inherited.call(lines, index) ?? {};
+    try {
+      core._inputHandler.eraseInDisplay({ params }, isSelective);
+    } finally {
+      Reflect.deleteProperty(lines, "get");
+    }
+    return true;
+  };
+  const disposables = [
+    terminal.parser.registerCsiHandler({ final: "J" }, erase(false)),
+    terminal.parser.registerCsiHandler({ prefix: "?", final: "J" }, erase(true)),
   ];
   return { dispose: () => disposables.forEach((item) => item.dispose()) };
 }
