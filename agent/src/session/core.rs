@@ -180,6 +180,18 @@ impl Core {
         self.checkpoints.get(behind.checked_sub(1)?).copied()
     }
 
+    /// Sizes from before the memory begins, in order, as the recording has them: older output was written for them.
+    pub(super) fn knew_sizes(&mut self, sizes: &[(u64, TermSize)]) {
+        let (start, start_size) = (self.ring.tail(), self.first_size);
+        debug_assert!(self.resizes.is_empty(), "called before anything else");
+        let older: Vec<_> = sizes.iter().copied().filter(|(offset, _)| *offset < start).collect();
+        let Some((_, first)) = older.first() else { return };
+        self.first_size = *first;
+        for (offset, size) in older.into_iter().chain([(start, start_size)]) {
+            self.resized(offset, size);
+        }
+    }
+
     /// The terminal has this size from `offset` on.
     pub(super) fn resized(&mut self, offset: u64, size: TermSize) {
         if self.size_at(u64::MAX) == size {

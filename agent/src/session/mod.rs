@@ -194,7 +194,8 @@ impl SessionHandle {
         if connection.hello.epoch != config.epoch {
             return Err(ConnectError::Protocol);
         }
-        let core = Core::of(&connection.hello, std::time::Instant::now());
+        let mut core = Core::of(&connection.hello, std::time::Instant::now());
+        core.knew_sizes(&recorded_sizes(&Recording::of(&config.dir)));
         let hello = connection.hello.clone();
         let head = hello.head;
         let shared = Arc::new(Shared::new(config, core, hello, cancel.child_token()));
@@ -223,15 +224,7 @@ impl SessionHandle {
             .map(|(start, _)| *start)
             .find(|start| end - start <= core::RING_BYTES)
             .unwrap_or_else(|| end.saturating_sub(core::RING_BYTES));
-        let sizes: Vec<(u64, TermSize)> = recording
-            .index()
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|record| match record.kind {
-                IndexKind::Resize(size) => Some((record.offset, size)),
-                IndexKind::Data | IndexKind::Gap => None,
-            })
-            .collect();
+        let sizes = recorded_sizes(&recording);
         let first = sizes
             .iter()
             .rev()
@@ -239,6 +232,7 @@ impl SessionHandle {
             .map_or(TermSize::default(), |(_, size)| *size);
         let last = sizes.last().map_or(first, |(_, size)| *size);
         let mut core = Core::new(config.epoch, start, first, last, u64::MAX);
+        core.knew_sizes(&sizes);
         for (offset, size) in sizes.into_iter().filter(|(offset, _)| *offset > start) {
             core.resized(offset, size);
         }
@@ -406,4 +400,15 @@ impl SessionHandle {
     pub fn close(&self) {
         self.shared.close();
     }
+}
+
+/// Changes of size in order; none if there is no recording.
+fn recorded_sizes(recording: &Recording) -> Vec<(u64, TermSize)> {
+    let records = recording.index().unwrap_or_default().into_iter();
+    records
+        .filter_map(|record| match record.kind {
+            IndexKind::Resize(size) => Some((record.offset, size)),
+            IndexKind::Data | IndexKind::Gap => None,
+        })
+        .collect()
 }

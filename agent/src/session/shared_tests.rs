@@ -32,8 +32,9 @@ fn shared() -> Arc<Shared> {
         size,
         exit: None,
         writers: Vec::new(),
+        input: Default::default(),
     };
-    let core = Core::of(&hello);
+    let core = Core::of(&hello, Instant::now());
     Arc::new(Shared::new(config, core, hello, CancellationToken::new()))
 }
 

@@ -91,6 +91,29 @@ fn bytes_that_are_neither_in_memory_nor_on_disk_are_a_gap() {
     assert_eq!(frame(viewer.poll(&core, now)).flags, FLAG_GAP);
 }
 
+#[test]
+fn older_output_comes_in_the_size_it_was_written_for() {
+    let (wide, narrow, now_size) =
+        (TermSize { cols: 100, rows: 30 }, TermSize { cols: 60, rows: 20 }, TermSize { cols: 90, rows: 25 });
+    let mut core = Core::new(3, 1_000, now_size, now_size, 1_000);
+    core.knew_sizes(&[(0, wide), (400, narrow), (2_000, wide)]);
+    core.output(1_000, b"new");
+    let mut now = Instant::now();
+    let mut viewer = Viewer::open(&core, SESSION, at(100), 1_000_000, 1_000_000);
+    let mut told = Vec::new();
+    while viewer.position() < 1_003 {
+        match viewer.poll(&core, now) {
+            Step::Frame(frame) => told.extend(frame.size().map(|size| (frame.offset, size))),
+            Step::Disk(from) => viewer.disk(from, Some(Bytes::from(vec![b'x'; (1_000 - from) as usize]))),
+            Step::Until(deadline) => now = deadline,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, [(100, wide), (400, narrow), (1_000, now_size)]);
+    let late = Viewer::open(&core, SESSION, at(1_000), 1_000_000, 1_000_000).poll(&core, now);
+    assert_eq!(frame(late).size(), Some(now_size));
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Output(usize),

@@ -6,6 +6,8 @@ mod core;
 #[path = "../../../agent/src/session/input.rs"]
 mod input;
 pub mod machine;
+#[path = "../../../agent/src/session/paste.rs"]
+mod paste;
 #[path = "../../../agent/src/session/ring.rs"]
 mod ring;
 #[path = "../../../agent/src/session/sanitise/mod.rs"]

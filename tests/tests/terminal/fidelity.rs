@@ -1,7 +1,7 @@
 //! A viewer that joins with a snapshot sees, at once and ever after, what one sees who was there from the beginning.
 //!
 //! `TERMINAL_STREAMS` sets how many random streams are tried (1,000 in the ordinary run, 10,000 for the figures in
-//! docs/PERFORMANCE.md), `TERMINAL_FIRST` the first seed.
+//! ADR 11), `TERMINAL_FIRST` the first seed.
 
 use claudenest_agent::session::sanitise::character_boundary;
 use claudenest_agent::session::screen::{Model, ScreenModel};

@@ -3,7 +3,7 @@
 //! An input is one piece of output, of 1 to some 100 bytes, given to a model that has seen the inputs before it: pieces of
 //! all four families, of everything that terminals answer, cut sequences, and random bytes, sanitised or not. One in ten
 //! is followed by a new size of 1 to 500 columns and rows, one in a hundred by a snapshot that a new model reads.
-//! The ordinary run lasts 20 s; `TERMINAL_INPUTS` sets a number instead (10,000,000 for the figure in docs).
+//! The ordinary run lasts 20 s; `TERMINAL_INPUTS` sets a number instead (10,000,000 for the figure in ADR 11).
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! The terminal: its two screens, what is written with, and what concerns all of it.
 //!
 //! The semantics are those of xterm.js 6.0 (MIT), line by line where it matters, because that is what viewers run: a
-//! model that is right by another book makes late viewers see another screen than early ones. ADR 9 says why.
+//! model that is right by another book makes late viewers see another screen than early ones. ADR 11 says why.
 //! What it does is in the modules beside this one, by subject; [`super::dispatch`] leads there.
 
 use super::buffer::{Buffer, Saved, default_tabs};

@@ -139,7 +139,7 @@ impl Terminal {
         }
     }
 
-    /// REP.
+    /// REP. The sanitiser allows 512; more than a screen is nothing that anybody sees.
     pub(super) fn repeat(&mut self, count: usize) {
         let columns = self.joinable as usize;
         if columns == 0 {
@@ -154,7 +154,7 @@ impl Terminal {
             return;
         }
         self.begin_run();
-        for _ in 0..count {
+        for _ in 0..count.min(self.cols * self.height) {
             for character in text.chars() {
                 self.write(u32::from(character));
             }

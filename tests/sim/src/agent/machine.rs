@@ -102,17 +102,17 @@ impl Run {
     }
 
     /// The child has ended, and its last unfinished sequence with it.
-    fn end(&mut self) {
+    fn end(&mut self, now: Instant) {
         if !self.has_ended {
             self.has_ended = true;
             self.filter.flush(&mut self.clean);
             let exit = HolderExit { offset: 0, exit: Exit::Code { code: 7 }, at: UnixMs(0) };
-            self.core.end(exit);
+            self.core.end(exit, now);
         }
     }
 
     /// A new daemon reads what the holder still has, from a place where nothing was cut.
-    fn restart_daemon(&mut self, back: usize) {
+    fn restart_daemon(&mut self, back: usize, now: Instant) {
         let from = self.raw.len().saturating_sub(back);
         let behind = self.grounds.partition_point(|at| *at <= from);
         let start = self.grounds[behind - 1] as u64;
@@ -128,7 +128,7 @@ impl Run {
         self.follower = Follower { model, offset: start, next_resize: core.resize_number_after(start) };
         self.core = core;
         if std::mem::take(&mut self.has_ended) {
-            self.core.end(HolderExit { offset: 0, exit: Exit::Code { code: 7 }, at: UnixMs(0) });
+            self.core.end(HolderExit { offset: 0, exit: Exit::Code { code: 7 }, at: UnixMs(0) }, now);
             self.has_ended = true;
         }
     }
@@ -200,13 +200,15 @@ impl<K: Ord + Copy> Machine<K> {
     }
 
     pub fn end_child(&mut self) {
-        self.last().end();
+        let now = self.now;
+        self.last().end(now);
     }
 
     /// A new process in the same session; returns its epoch.
     pub fn restart_child(&mut self) -> u32 {
         let epoch = self.runs.len() as u32;
-        self.last().end();
+        let now = self.now;
+        self.last().end(now);
         self.runs.push(Run::new(epoch));
         epoch
     }
@@ -214,7 +216,8 @@ impl<K: Ord + Copy> Machine<K> {
     /// The daemon is killed and another one comes; streams are gone with it.
     pub fn restart_daemon(&mut self, back: usize) {
         self.streams.clear();
-        self.last().restart_daemon(back);
+        let now = self.now;
+        self.last().restart_daemon(back, now);
     }
 
     pub fn pass(&mut self, ms: u64) {
