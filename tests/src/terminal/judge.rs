@@ -82,7 +82,7 @@ impl Judge {
         Ok(answer["difference"].as_str().map(str::to_owned))
     }
 
-    /// Everything that a terminal says back to these bytes, and how long it took, in milliseconds.
+    /// Everything that a terminal says back to these bytes, and the processor time it took, in milliseconds.
     ///
     /// # Errors
     /// If the judge fails.
