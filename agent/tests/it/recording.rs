@@ -182,12 +182,12 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Makes every further write below `dir` fail with "no space left on device", and room again.
+/// Makes every further write fail, "no space left on device" where the test may mount a small disk, and room again.
 enum Fill {
     /// A file that fills a small disk.
     Ballast(PathBuf),
-    /// Without rights to mount: the device that is always full in the place of the index.
-    Device(PathBuf),
+    /// Without rights to mount: a disk that went away, which is as bad for who writes.
+    Gone(PathBuf),
 }
 
 impl Fill {
@@ -198,28 +198,14 @@ impl Fill {
                 let error = std::io::copy(&mut std::io::repeat(7), &mut ballast).unwrap_err();
                 assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
             }
-            Self::Device(dir) => {
-                // The next segment begins there; the holder keeps the open one until it is full.
-                for offset in 1..=1024u64 {
-                    let _ = std::os::unix::fs::symlink(
-                        "/dev/full",
-                        dir.join(format!("{:020}.raw", offset * 128 * 1024)),
-                    );
-                }
-            }
+            Self::Gone(dir) => std::fs::rename(dir, dir.with_extension("away")).unwrap(),
         }
     }
 
     fn free(&self) {
         match self {
             Self::Ballast(file) => std::fs::remove_file(file).unwrap(),
-            Self::Device(dir) => {
-                for entry in std::fs::read_dir(dir).unwrap().flatten() {
-                    if entry.path().is_symlink() {
-                        std::fs::remove_file(entry.path()).unwrap();
-                    }
-                }
-            }
+            Self::Gone(dir) => std::fs::rename(dir.with_extension("away"), dir).unwrap(),
         }
     }
 }
@@ -246,7 +232,7 @@ async fn on_a_full_disk_the_session_goes_on_the_gap_is_shown_and_recording_resum
     let dir = run_dir(&own, &info);
     let fill = match disk {
         Some(_) => Fill::Ballast(sessions.join("ballast")),
-        None => Fill::Device(dir.join("recording")),
+        None => Fill::Gone(dir.join("recording")),
     };
     let go_on = |step: u8| std::fs::write(own.path(&format!("go{step}")), "").unwrap();
     let output_bytes = || own.json(&["session", "show", "f"])["output_bytes"].as_u64().unwrap();
