@@ -110,10 +110,11 @@ function make(
         pending: () => undefined,
       })
     : null;
+  const ordered = new OrderedTerminal(term);
   const attachment: Attachment = new Attachment({
     socket: wire as unknown as LiveSocket,
     session: ID,
-    terminal: new OrderedTerminal(term),
+    terminal: ordered,
     writer,
     maySize: true,
     isWhole: options.isWhole,
@@ -121,23 +122,27 @@ function make(
     onOutput: (chunk, position) => hash.output(chunk, position),
     onSnapshot: (position) => hash.snapshot(position),
   });
-  return { wire, term, attachment, writer, hash, lost };
+  return { wire, term, ordered, attachment, writer, hash, lost };
 }
 const row = (term: Terminal, y: number) =>
   term.buffer.active.getLine(term.buffer.active.baseY + y)?.translateToString(true);
-const parsed = (term: Terminal) => new Promise<void>((resolve) => term.write("", resolve));
+/** Waits until the attachment's terminal, or one of its own, has parsed everything. */
+const parsed = (term: Terminal | OrderedTerminal) =>
+  new Promise<void>((resolve) =>
+    term instanceof OrderedTerminal ? term.run(resolve) : term.write("", resolve),
+  );
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"] }));
 afterEach(() => vi.useRealTimers());
 
 describe("an attachment", () => {
   it("asks for a snapshot first and for its position after a loss", async () => {
-    const { wire, term, attachment } = make();
+    const { wire, term, ordered, attachment } = make();
     expect(wire.attach).toMatchObject({ from: null, credit: VIEWER_WINDOW_BYTES, writer: null });
     wire.attached();
     wire.snapshot(100, "hello");
     wire.frame(FrameKind.Output, 100, bytes(" world"));
-    await parsed(term);
+    await parsed(ordered);
     expect(row(term, 0)).toBe("hello world");
     expect(attachment.status.phase).toBe("live");
     wire.lose();
@@ -146,7 +151,7 @@ describe("an attachment", () => {
     expect(wire.attach).toMatchObject({ from: { epoch: 0, offset: 106 } });
     wire.attached();
     wire.frame(FrameKind.Output, 106, bytes("!"));
-    await parsed(term);
+    await parsed(ordered);
     expect(row(term, 0)).toBe("hello world!");
   });
 
@@ -169,12 +174,12 @@ describe("an attachment", () => {
   });
 
   it("grants absolute credit from the write callback, in steps", async () => {
-    const { wire, term } = make();
+    const { wire, ordered } = make();
     wire.attached();
     wire.snapshot(0, "");
     const chunk = new Uint8Array(20 * 1024).fill(120);
     for (let index = 0; index < 4; index++) wire.frame(FrameKind.Output, index * chunk.length, chunk);
-    await parsed(term);
+    await parsed(ordered);
     const grants = wire.frames
       .filter((frame) => frame.kind === FrameKind.Credit)
       .map((frame) => Number(frame.offset));
@@ -191,7 +196,7 @@ describe("an attachment", () => {
   });
 
   it("counts what was skipped, and hashes only contiguous runs", async () => {
-    const { wire, attachment, hash, term } = make();
+    const { wire, attachment, hash, ordered } = make();
     wire.attached();
     wire.snapshot(10, "");
     wire.frame(FrameKind.Output, 10, bytes("abc"));
@@ -203,17 +208,46 @@ describe("an attachment", () => {
     wire.snapshot(1_000_016, "far", FLAG_GAP);
     expect(attachment.status.skippedBytes).toBe(1_000_000);
     expect(hash).toMatchObject({ from: { offset: 1_000_016 }, bytes: 0 });
-    await parsed(term);
+    await parsed(ordered);
+  });
+
+  it("skips ahead when the terminal is behind, once its history is there, and never before a screen was shown", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    const { wire, term, ordered, attachment } = make();
+    const attaches = () => wire.sent.filter((message) => message.type === "attach").length;
+    const heavy = "\x1bc".repeat(2_000);
+    wire.attached(null, { head: 4_020 });
+    wire.snapshot(10, "");
+    await parsed(ordered);
+    // History that came late, however long it takes, is what the person opened the page for.
+    wire.frame(FrameKind.Output, 10, bytes(heavy));
+    vi.advanceTimersByTime(1_000);
+    wire.frame(FrameKind.Output, 4_010, bytes("0123456789"));
+    vi.advanceTimersByTime(1_000);
+    expect(attaches()).toBe(1);
+    wire.frame(FrameKind.Output, 4_020, bytes("late"));
+    expect(attaches()).toBe(2);
+    expect(wire.attach.from).toBeNull();
+    wire.attached(null, { head: 9_000 });
+    wire.snapshot(9_000, "screen");
+    // Not parsed yet: it stays, whatever follows.
+    vi.advanceTimersByTime(1_000);
+    wire.frame(FrameKind.Output, 9_000, bytes(" and more"));
+    expect(attaches()).toBe(2);
+    await parsed(ordered);
+    expect(row(term, 0)).toBe("screen and more");
+    expect(attachment.status.skippedBytes).toBeGreaterThan(9_000 - 4_020);
+    expect(attachment.position?.offset).toBe(9_009);
   });
 
   it("starts anew with a new epoch", async () => {
-    const { wire, term, attachment } = make();
+    const { wire, term, ordered, attachment } = make();
     wire.attached();
     wire.snapshot(50, "old");
     wire.frame(FrameKind.Exit, 50, Uint8Array.of(0, 7));
     expect(attachment.status.exit).toEqual({ kind: "code", code: 7 });
     wire.frame(FrameKind.Output, 0, bytes("new"), 0, 1);
-    await parsed(term);
+    await parsed(ordered);
     await vi.waitFor(() => expect(row(term, 0)).toBe("new"));
     expect(attachment.status.exit).toBeNull();
     expect(attachment.position).toEqual({ epoch: 1, offset: 3 });
@@ -281,8 +315,8 @@ describe("an attachment", () => {
     expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(2);
     wire.attached(0);
     writer?.push(bytes("b"));
-    // Numbers are never used twice; the machine allows the gap.
-    expect(Number(wire.frames.at(-1)?.offset)).toBe(2);
+    // Numbers are never used twice, and a gap says that what was given up is not continued.
+    expect(Number(wire.frames.at(-1)?.offset)).toBe(3);
   });
 
   it("wishes its size after every attach, but only as a writer", () => {

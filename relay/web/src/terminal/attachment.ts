@@ -33,6 +33,12 @@ const MAX_REATTACH = 5;
 /** Refusals that may be over in a moment. A session that is just starting has no output to be found yet. */
 const PASSING: ReadonlySet<string> = new Set(["machine_timeout", "unavailable", "internal", "not_found"]);
 
+/**
+ * Output that has waited this long for the terminal makes the page skip ahead, where it may: what a person sees and
+ * answers is then never older than this and a round trip, however slow the page is.
+ */
+const BEHIND_MS = 150;
+
 export type AttachmentPhase =
   /** The socket is away; it comes back by itself. */
   | "waiting"
@@ -64,7 +70,7 @@ export interface AttachmentStatus {
  * snapshot needs before it when the history stays.
  */
 const CLEAN_SCREEN = new TextEncoder().encode(
-  "\x1b[?1049l\x1b[!p\x1b[?1000;1002;1003;1004;1006;2004;2026l\x1b[?7h\x1b[0m\x1b[H\x1b[2J",
+  "\x18\x1b[?1049l\x1b[!p\x1b[?1000;1002;1003;1004;1006;2004;2026l\x1b[?7h\x1b[0m\x1b[H\x1b[2J",
 );
 
 export interface AttachmentOptions {
@@ -118,6 +124,12 @@ export class Attachment {
    * so its epoch says that it is no news.
    */
   #endedEpoch: number | null = null;
+  /** Up to where the program had printed when this was attached: history, which is not skipped. */
+  #head = 0;
+  /** First byte that was given up because the terminal was behind, until the snapshot comes. */
+  #skippedFrom: number | null = null;
+  /** A snapshot that the terminal has not parsed yet is not given up: something must be shown. */
+  #isSnapshotDue = false;
   /** The next snapshot replaces the screen only; the lines above stay. */
   #keepsHistory = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -233,6 +245,7 @@ export class Attachment {
         // Another epoch than ours: what we have on screen belongs to a process that is gone.
         if (this.position && this.position.epoch !== message.epoch) this.position = null;
         this.#expected = { head: message.head, size: message.size };
+        this.#head = message.head;
         if (this.#older) this.#older.to ??= message.head;
         this.#settleSize();
         if (message.acked !== null && message.acked !== undefined) this.#openWriter(channel, message.acked);
@@ -300,7 +313,10 @@ export class Attachment {
         const isGap = (frame.flags & FLAG_GAP) !== 0;
         const before = this.position;
         const isSkip = isGap && before?.epoch === frame.epoch && !this.#isFirst && !this.#older;
-        const skipped = isSkip ? Math.max(0, offset - before.offset) : 0;
+        const skippedFrom = this.#skippedFrom ?? (isSkip ? before.offset : offset);
+        const skipped = Math.max(0, offset - skippedFrom);
+        this.#skippedFrom = null;
+        this.#isSnapshotDue = true;
         const olderBytes = this.#keepsHistory || this.#older ? 0 : offset;
         this.#isFirst = false;
         this.position = { epoch: frame.epoch, offset };
@@ -308,7 +324,10 @@ export class Attachment {
         else terminal.reset();
         this.#keepsHistory = false;
         terminal.resize(size);
-        terminal.write(frame.payload.subarray(4), () => this.#consume(channel, frame.payload.length));
+        terminal.write(frame.payload.subarray(4), () => {
+          this.#isSnapshotDue = false;
+          this.#consume(channel, frame.payload.length);
+        });
         // A snapshot carries the size that holds at its own offset.
         if (this.#expected && offset >= this.#expected.head) this.#expected = null;
         this.#began(frame.epoch);
@@ -352,6 +371,10 @@ export class Attachment {
     }
     if (offset !== this.position.offset) {
       this.#hole();
+      return;
+    }
+    if (this.#isBehind(offset)) {
+      this.#skipAhead(offset);
       return;
     }
     const start = this.position;
@@ -404,6 +427,19 @@ export class Attachment {
     if (size?.cols === expected.size.cols && size.rows === expected.size.rows) return;
     this.#options.terminal.resize(expected.size);
     this.#set({ size: expected.size });
+  }
+
+  #isBehind(offset: number): boolean {
+    const { isWhole, terminal } = this.#options;
+    if (isWhole === true || this.#older || this.#isSnapshotDue || offset < this.#head) return false;
+    return terminal.lagMs > BEHIND_MS;
+  }
+
+  /** Gives up what the terminal has not parsed, and asks for the screen as it is now. */
+  #skipAhead(offset: number): void {
+    this.#skippedFrom ??= offset - this.#options.terminal.drop();
+    this.position = null;
+    this.#attach();
   }
 
   /** Bytes are missing or doubled: never show them, ask for the screen. */

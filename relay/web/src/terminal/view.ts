@@ -367,8 +367,10 @@ export class TerminalView {
     });
     // Mouse reports of the old encoding are bytes, not text.
     this.terminal.onBinary((data) => this.writer.push(Uint8Array.from(data, (char) => char.charCodeAt(0))));
+    const unnamed = this.#wireUnnamedKeys();
     this.terminal.attachCustomKeyEventHandler((event) => {
       if (event.type !== "keydown") return true;
+      if (unnamed(event)) return false;
       const isMod = event.metaKey || (event.ctrlKey && event.shiftKey);
       const key = event.key.toLowerCase();
       if (isMod && (key === "k" || key === "f")) {
@@ -397,6 +399,30 @@ export class TerminalView {
       }
       return true;
     });
+  }
+
+  /**
+   * Keyboards of phones send keys without a name (229) and the text beside them. xterm.js compares its field before and
+   * a moment after the key, and loses or doubles text that comes later or faster; the field's own event tells exactly.
+   * Composed text stays with xterm.js. Answers whether a key is such a one.
+   */
+  #wireUnnamedKeys(): (event: KeyboardEvent) => boolean {
+    const field = this.terminal.textarea;
+    let isUnnamed = false;
+    const forget = () => (isUnnamed = false);
+    const onInput = (event: Event) => {
+      if (!isUnnamed || !(event instanceof InputEvent) || event.isComposing) return;
+      if (event.inputType === "insertText" && event.data) this.terminal.input(event.data);
+      else if (event.inputType === "deleteContentBackward") this.terminal.input("\x7f");
+    };
+    field?.addEventListener("input", onInput);
+    for (const type of ["compositionstart", "compositionupdate", "compositionend"]) {
+      field?.addEventListener(type, forget);
+    }
+    return (event) => {
+      isUnnamed = event.keyCode === 229 && !event.isComposing;
+      return isUnnamed;
+    };
   }
 
   #wirePaste(node: HTMLElement): void {
