@@ -55,7 +55,9 @@ interface Inside {
     _bufferService: {
       buffer: { lines: { get(index: number): object | undefined }; y: number; ybase: number; savedY: number };
     };
-    _inputHandler: { eraseInDisplay(params: { params: (number | number[])[] }, isSelective: boolean): boolean };
+    _inputHandler: {
+      eraseInDisplay(params: { params: (number | number[])[] }, isSelective: boolean): boolean;
+    };
   };
 }
 
