@@ -12,10 +12,9 @@ fn detach_keys_leave_in_every_keyboard_protocol_and_the_session_goes_on() {
     own.shell("s");
     for keys in [&b"\x1dd"[..], b"\x1b[93;5ud", b"\x1b[27;5;93~d"] {
         let mut terminal = own.terminal(&["attach", "s"], 90, 30);
-        let before = terminal.modes();
         terminal.write(b"echo ma''rk\r");
         terminal.until("mark");
-        assert_ne!(terminal.modes(), before, "raw mode");
+        assert_ne!(terminal.modes(), terminal.first_modes, "raw mode");
         terminal.write(keys);
         let (code, said) = terminal.wait();
         assert_eq!(code, 0, "{said}");

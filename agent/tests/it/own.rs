@@ -128,6 +128,12 @@ pub struct Terminal {
     input: Box<dyn Write + Send>,
     chunks: Receiver<Vec<u8>>,
     pub bytes: Vec<u8>,
+    /// [`Self::modes`] before the program could change them.
+    pub first_modes: String,
+}
+
+fn flags(master: &dyn MasterPty) -> String {
+    format!("{:?}", master.get_termios().unwrap())
 }
 
 impl Terminal {
@@ -141,6 +147,7 @@ impl Terminal {
             builder.env(name, value.unwrap());
         }
         builder.cwd(command.get_current_dir().unwrap());
+        let first_modes = flags(&*pair.master);
         let child = pair.slave.spawn_command(builder).unwrap();
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader().unwrap();
@@ -154,7 +161,7 @@ impl Terminal {
                 }
             }
         });
-        Self { child, master: pair.master, input, chunks, bytes: Vec::new() }
+        Self { child, master: pair.master, input, chunks, bytes: Vec::new(), first_modes }
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -172,7 +179,7 @@ impl Terminal {
 
     /// Line discipline flags: equal before and after an attachment.
     pub fn modes(&self) -> String {
-        format!("{:?}", self.master.get_termios().unwrap())
+        flags(&*self.master)
     }
 
     /// Reads until `text` was printed after what an earlier call has found, and drops everything up to there.

@@ -103,7 +103,6 @@ fn in_a_terminal_keys_steer_the_replay_and_the_terminal_is_restored() {
     recorded(&own, "r", "printf one; sleep 2; printf two; sleep 100 & printf three; exit 0");
     own.kill_daemon();
     let mut terminal = own.terminal(&["session", "replay", "r", "--idle-limit", "100ms"], 80, 24);
-    let before = terminal.modes();
     terminal.until("one").until("two");
     let (code, said) = terminal.wait();
     assert_eq!(code, 0);
@@ -112,7 +111,7 @@ fn in_a_terminal_keys_steer_the_replay_and_the_terminal_is_restored() {
     let mut terminal = own.terminal(&["session", "replay", "r", "--speed", "0.1"], 80, 24);
     terminal.until("one").write(b" ");
     terminal.until("paused r");
-    assert_ne!(terminal.modes(), before, "raw mode");
+    assert_ne!(terminal.modes(), terminal.first_modes, "raw mode");
     terminal.write(b"\x1b[C");
     // A jump shows the screen there, without playing what is between.
     terminal.until("onetwothree").write(b"q");
