@@ -264,9 +264,7 @@ impl View {
     }
 
     async fn show(&self, bytes: Vec<u8>) {
-        if let Some(place) = self.display.reserve().await {
-            place.send(bytes.into());
-        }
+        self.display.show(bytes.into()).await;
     }
 
     async fn piece(&mut self, piece: Piece) {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use claudenest_shared::session::{Exit, TermSize};
 use claudenest_shared::wire::holder::IoKind;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::termios::Winsize;
 
@@ -45,6 +46,8 @@ impl Child {
                 (ours.into(), theirs.into())
             }
         };
+        // Nobody waits in a read or a write of it but those who say so; the child's end is another description.
+        rustix::io::ioctl_fionbio(&end, true).map_err(|error| unusable(error.into()))?;
         let mut command = Command::new(program);
         command
             .args(args)
@@ -75,8 +78,8 @@ impl Child {
     }
 
     /// A descriptor for the thread that writes input.
-    pub(super) fn writer(&self) -> io::Result<impl Write + Send + 'static> {
-        Ok(File::from(self.end.try_clone()?))
+    pub(super) fn writer(&self) -> io::Result<Writer> {
+        Ok(Writer(File::from(self.end.try_clone()?)))
     }
 
     pub(super) fn resize(&self, size: TermSize) {
@@ -141,10 +144,49 @@ impl Read for Reader {
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for(&self.0, PollFlags::IN)?,
                 // Linux says EIO when the last process closed its side of the terminal.
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
                 result => return result,
             }
+        }
+    }
+}
+
+/// The input of the child.
+pub(super) struct Writer(File);
+
+impl Writer {
+    /// Writes as much as is taken at once.
+    pub(super) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match (&self.0).write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes everything, and waits where the child does not read.
+    pub(super) fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let size = self.write_now(bytes)?;
+            bytes = &bytes[size..];
+            if size == 0 {
+                wait_for(&self.0, PollFlags::OUT)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a descriptor can be read or written, or has ended.
+fn wait_for(end: &File, what: PollFlags) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(end, what)], None) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other.map(drop)?),
         }
     }
 }

@@ -92,7 +92,10 @@ pub(super) enum Taken {
 pub(super) struct Job {
     pub(super) writer: u64,
     pub(super) seq: u64,
+    /// What is still to be written.
     pub(super) bytes: Bytes,
+    /// All of it.
+    pub(super) size: usize,
 }
 
 struct Writer {
@@ -289,7 +292,7 @@ impl Core {
         self.writers.push_front(entry);
         self.writers.truncate(MAX_WRITERS);
         self.queued_bytes += bytes.len();
-        self.queue.push_back(Job { writer, seq, bytes });
+        self.queue.push_back(Job { writer, seq, size: bytes.len(), bytes });
         Taken::Queued
     }
 
@@ -305,6 +308,19 @@ impl Core {
     /// The next input to write. It counts as queued until [`Self::applied`].
     pub(super) fn next_job(&mut self) -> Option<Job> {
         self.queue.pop_front()
+    }
+
+    /// A part of the input was written; the rest comes next.
+    pub(super) fn put_back(&mut self, job: Job) {
+        // After the exit nothing is queued any more.
+        if self.exit.is_none() {
+            self.queue.push_front(job);
+        }
+    }
+
+    /// True if input waits.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     /// The input was written.

@@ -17,6 +17,7 @@ mod core;
 mod exit;
 #[cfg(test)]
 pub(crate) mod model;
+mod outlet;
 mod process;
 mod recorder;
 mod recording;

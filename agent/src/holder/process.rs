@@ -2,9 +2,13 @@
 //!
 //! Reader (PTY → ring), writer (queue → PTY), reaper (main), recorder, listener, signals, and two per connection.
 //! All share one lock that nobody holds across IO, except for the size of the terminal.
+//!
+//! A wake-up of another thread costs more than anything else on the way of a keystroke. So the thread that brings input
+//! writes it, and the thread that reads output sends it, as long as neither has to wait: what the terminal or a socket
+//! does not take at once is left to the writer and to the senders.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -17,9 +21,10 @@ use claudenest_shared::session::TermSize;
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::holder::{HolderExit, IoKind, RecordingState};
 
-use super::child::Child;
-use super::core::Core;
+use super::child::{Child, Writer};
+use super::core::{Core, Job};
 use super::exit::{Address, ExitRecord, write_exit};
+use super::outlet::{Outlet, Pushed};
 use super::recorder::Recorder;
 use super::spawn::Ready;
 use super::{HolderSpec, connection, sys};
@@ -43,6 +48,10 @@ pub(super) const RECORD_EAGER_BYTES: u64 = 256 * 1024;
 /// How soon, and how often at most, a holder whose child has ended looks whether a daemon can still come for the exit. It
 /// is the only thing that a holder does without being asked, and a running session does not do it.
 const LONELY_CHECK: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Output after a pause of this length is sent at once; closer output is part of a burst, which the senders gather.
+const QUIET_US: u64 = 1000;
+/// How long a sender gathers a burst.
+const GATHER: Duration = Duration::from_millis(1);
 /// Time for the last messages to reach their readers before the process goes.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -63,17 +72,30 @@ pub(super) struct State {
     waiting: u32,
     /// Connections that have not heard of the exit.
     pub(super) unsaid: u32,
+    /// Connections to send on.
+    pub(super) outlets: Vec<Arc<Outlet>>,
+    /// Senders that wait until they are told.
+    senders_waiting: u32,
+    /// When output came last.
+    last_output_us: u64,
+    /// The last output came in a burst.
+    is_burst: bool,
+    /// A thread writes to the child.
+    is_writing: bool,
 }
 
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Output, acknowledgements, the exit, or leave to go.
     changed: Condvar,
+    /// Something to send.
+    send: Condvar,
     /// Input to write.
     input: Condvar,
     /// Something to record.
     record: Condvar,
     pub(super) child: Child,
+    writer: Writer,
     pub(super) epoch: u32,
     pub(super) io: IoKind,
 }
@@ -89,6 +111,35 @@ impl Shared {
         if state.waiting > 0 {
             self.changed.notify_all();
         }
+        if state.senders_waiting > 0 {
+            self.send.notify_all();
+        }
+    }
+
+    /// Sends on every connection what it takes at once.
+    pub(super) fn push(&self) {
+        let outlets = self.lock().outlets.clone();
+        for outlet in outlets {
+            if outlet.push(self) == Pushed::Rest {
+                self.tell(&self.lock());
+            }
+        }
+    }
+
+    /// Waits until there may be something to send.
+    pub(super) fn wait_to_send<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.senders_waiting += 1;
+        let mut state = self.send.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.senders_waiting -= 1;
+        state
+    }
+
+    /// Waits a moment in a burst, so that more of it goes at once. Nobody is woken for what comes meanwhile.
+    pub(super) fn gather<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if !state.is_burst || state.core.exit().is_some() {
+            return state;
+        }
+        self.send.wait_timeout(state, GATHER).unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub(super) fn wait<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -105,7 +156,31 @@ impl Shared {
         state
     }
 
-    pub(super) fn input_came(&self) {
+    /// Input was queued: writes it, if nobody is writing and the terminal takes it at once.
+    pub(super) fn input_came(&self, mut state: MutexGuard<'_, State>) {
+        if state.is_writing {
+            return; // Whoever writes looks again.
+        }
+        let Some(job) = state.core.next_job() else { return };
+        state.is_writing = true;
+        drop(state);
+        let written = self.writer.write_now(&job.bytes);
+        let mut state = self.lock();
+        state.is_writing = false;
+        match written {
+            // The acknowledgement goes with the echo, or a little later: see `connection`.
+            Ok(size) if size == job.bytes.len() => state.core.applied(job.writer, job.seq, job.size),
+            Ok(size) => state.core.put_back(Job { bytes: job.bytes.slice(size..), ..job }),
+            // A terminal whose child is gone takes nothing more; the exit answers what was not acknowledged.
+            Err(_) => {}
+        }
+        if state.core.has_jobs() || state.core.is_input_closed() {
+            self.input.notify_one();
+        }
+    }
+
+    pub(super) fn close_input(&self) {
+        self.lock().core.close_input();
         self.input.notify_one();
     }
 
@@ -206,6 +281,7 @@ fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
         bind_private(&spec.socket).map_err(|error| cannot("Opening the socket", &spec.socket, &error))?;
     let address = Address::new(&spec.dir, &spec.socket);
     let child = Child::start(spec)?;
+    let writer = child.writer().map_err(|error| cannot("Opening the input of", &spec.cwd, &error))?;
     let mut recorder = (spec.recording_bytes > 0).then(|| Recorder::new(&spec.dir, spec.recording_bytes));
     let recording = match recorder.as_mut().map(|recorder| recorder.begin(spec.size, now_us())) {
         None => RecordingState::Off,
@@ -223,10 +299,17 @@ fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
             may_leave: false,
             waiting: 0,
             unsaid: 0,
+            outlets: Vec::new(),
+            senders_waiting: 0,
+            last_output_us: 0,
+            is_burst: false,
+            is_writing: false,
         }),
         changed: Condvar::new(),
+        send: Condvar::new(),
         input: Condvar::new(),
         record: Condvar::new(),
+        writer,
         child,
         epoch: spec.epoch,
         io: spec.io,
@@ -248,7 +331,6 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 
 fn start_threads(shared: &Arc<Shared>, recorder: Option<Recorder>, listener: UnixListener) -> io::Result<()> {
     let reader = shared.child.reader()?;
-    let writer = shared.child.writer()?;
     let each = |body: fn(&Arc<Shared>)| {
         let shared = Arc::clone(shared);
         move || body(&shared)
@@ -256,8 +338,7 @@ fn start_threads(shared: &Arc<Shared>, recorder: Option<Recorder>, listener: Uni
     start("signals", each(|shared| watch_signals(shared)))?;
     let own = Arc::clone(shared);
     start("output", move || read_output(&own, reader))?;
-    let own = Arc::clone(shared);
-    start("input", move || write_input(&own, writer))?;
+    start("input", each(|shared| write_input(shared)))?;
     if let Some(recorder) = recorder {
         let own = Arc::clone(shared);
         start("recorder", move || record(&own, recorder))?;
@@ -287,30 +368,48 @@ fn read_output(shared: &Shared, mut reader: impl Read) {
             shared.tell(&state);
             return;
         }
+        let now = now_us();
         let before = state.core.head().saturating_sub(state.recorded);
-        state.core.output(&buffer[..size], now_us());
+        state.core.output(&buffer[..size], now);
         let after = state.core.head().saturating_sub(state.recorded);
-        if before == 0 || (before < RECORD_EAGER_BYTES && after >= RECORD_EAGER_BYTES) {
+        let is_to_record = before == 0 || (before < RECORD_EAGER_BYTES && after >= RECORD_EAGER_BYTES);
+        state.is_burst = now.saturating_sub(state.last_output_us) < QUIET_US;
+        state.last_output_us = now;
+        if state.is_burst || state.core.exit().is_some() {
+            shared.tell(&state);
+        } else {
+            if state.waiting > 0 {
+                shared.changed.notify_all();
+            }
+            drop(state);
+            shared.push();
+        }
+        // Last: viewers wait, the disk does not.
+        if is_to_record {
             shared.record.notify_one();
         }
-        shared.tell(&state);
     }
 }
 
-fn write_input(shared: &Shared, mut writer: impl Write) {
+/// Writes what could not be written at once.
+fn write_input(shared: &Shared) {
     let mut state = shared.lock();
     loop {
-        if let Some(job) = state.core.next_job() {
+        if !state.is_writing
+            && let Some(job) = state.core.next_job()
+        {
+            state.is_writing = true;
             drop(state);
-            let written = writer.write_all(&job.bytes);
+            let written = shared.writer.write_all(&job.bytes);
             state = shared.lock();
+            state.is_writing = false;
             // A terminal whose child is gone takes nothing more; the exit answers what was not acknowledged.
             if written.is_ok() {
-                state.core.applied(job.writer, job.seq, job.bytes.len());
+                state.core.applied(job.writer, job.seq, job.size);
                 shared.tell(&state);
             }
         } else {
-            if state.core.is_input_closed() {
+            if state.core.is_input_closed() && !state.is_writing {
                 shared.child.close_input();
             }
             state = shared.input.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -29,6 +29,8 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Attempts to reach a holder whose connection broke.
 const RECONNECTS: u32 = 5;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// What is taken from a holder before others have their turn: the streams send as much in one frame or two.
+const YIELD_BYTES: usize = 64 * 1024;
 /// Room for one full output message.
 const READ_BYTES: usize = 128 * 1024;
 
@@ -137,14 +139,23 @@ async fn serve(shared: &Shared, mut connection: Connection) {
 }
 
 async fn receive(shared: &Shared, read: &mut OwnedReadHalf, buffer: &mut BytesMut) {
+    let mut bytes_since_yield = 0;
     loop {
+        // In a flood there is always more to read; those who send it on have to keep up.
+        if bytes_since_yield >= YIELD_BYTES {
+            bytes_since_yield = 0;
+            tokio::task::yield_now().await;
+        }
         let message = match next(read, buffer).await {
             Ok(Some(message)) => message,
             Ok(None) | Err(_) => return,
         };
         match message {
             FromHolder::Hello(_) => {}
-            FromHolder::Output { offset, bytes } => shared.output(offset, &bytes),
+            FromHolder::Output { offset, bytes } => {
+                bytes_since_yield += bytes.len();
+                shared.output(offset, &bytes);
+            }
             FromHolder::InputAck { writer, seq } => {
                 let (effects, has_deadline) = {
                     let mut core = shared.lock();
@@ -221,6 +232,7 @@ async fn keep_house(shared: &Shared, notices: &mpsc::Sender<Notice>) {
         }
         if follow_at.is_some_and(|at| now >= at) {
             follow_at = None;
+            shared.begin_to_follow();
             while shared.follow() {
                 tokio::task::yield_now().await;
             }

@@ -121,7 +121,8 @@ impl Core {
         }
         let skip = usize::try_from(self.raw_head() - offset).unwrap_or(usize::MAX);
         let Some(new) = bytes.get(skip..).filter(|new| !new.is_empty()) else { return Vec::new() };
-        let (mut clean, mut events) = (Vec::new(), Vec::new());
+        let room = new.len() + self.sanitiser.pending_len();
+        let (mut clean, mut events) = (Vec::with_capacity(room), Vec::new());
         let before = self.sanitiser.clone();
         self.sanitiser.push(new, &mut clean, &mut events);
         let is_query = |event: &Event| matches!(event, Event::Query(_));

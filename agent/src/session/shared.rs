@@ -3,10 +3,11 @@
 //! Lock order: model, then core. Whoever changes the core wakes those who watch before it lets go of its turn.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use claudenest_shared::code::ErrorCode;
 use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::agent::Screen;
@@ -17,22 +18,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::Checkpoint;
 use super::core::{Core, Todo};
+use super::queues::{AckQueue, Outbox};
 use super::sanitise::{AnswerContext, Query, Sanitiser, answer};
 use super::screen::{Model, ScreenModel};
+use super::skim::skippable;
 use super::viewer::Snapshot;
 use super::{InfoPart, InputAck, NoticeEvent, SessionConfig};
 use crate::holder::Recording;
 
 /// How far the model may stay behind before the one who brings output takes it along: a quarter of the ring, 5 ms of work.
 const MODEL_LAG_BYTES: u64 = 1024 * 1024;
-/// What the model takes at a time, so that nobody waits long for its lock.
-pub(super) const MODEL_STEP_BYTES: u64 = 128 * 1024;
+/// What the model takes at a time, so that nobody waits long for its lock: 1 ms of work at most.
+pub(super) const MODEL_STEP_BYTES: u64 = 256 * 1024;
+/// What is copied for the model at a time: large enough that most of a flood is skimmed.
+const MODEL_SLICE_BYTES: u64 = 256 * 1024;
 /// The screen is written to disk whenever this much has come: a quarter of what a holder keeps in memory.
 const SAVE_BYTES: u64 = 1024 * 1024;
 /// One read while a screen is restored.
 const RESTORE_BYTES: usize = 256 * 1024;
-/// Refusals that wait for a writer's receiver; a viewer that sends more without reading is cut off.
-const MAX_WAITING_ACKS: usize = 16 * 1024;
 /// The writer that answers queries of the child. Viewers choose 64 random bits.
 const ANSWERER: u64 = u64::MAX;
 
@@ -45,86 +48,6 @@ struct Follower {
     knows_sizes_below: u64,
     /// Offset of the screen on disk.
     saved: u64,
-}
-
-/// Answers to one writer, until its receiver takes them.
-#[derive(Debug, Default)]
-pub(super) struct AckQueue {
-    state: Mutex<(VecDeque<InputAck>, bool)>,
-    ready: Notify,
-}
-
-impl AckQueue {
-    fn push(&self, ack: InputAck) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.len() >= MAX_WAITING_ACKS {
-            state.1 = true;
-        }
-        if !state.1 {
-            state.0.push_back(ack);
-        }
-        self.ready.notify_one();
-    }
-
-    pub(super) fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
-        self.ready.notify_one();
-    }
-
-    /// The next answer; `None` when the writer or the session was closed. Cancel safe; one receiver.
-    pub(super) async fn next(&self) -> Option<InputAck> {
-        loop {
-            {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(ack) = state.0.pop_front() {
-                    return Some(ack);
-                }
-                if state.1 {
-                    return None;
-                }
-            }
-            self.ready.notified().await;
-        }
-    }
-}
-
-/// Messages to the holder, bounded by the input window and the rate of resizes.
-#[derive(Default)]
-pub(super) struct Outbox {
-    buffer: Mutex<BytesMut>,
-    ready: Notify,
-}
-
-impl Outbox {
-    fn push(&self, messages: &[ToHolder]) {
-        if messages.is_empty() {
-            return;
-        }
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in messages {
-            message.encode(&mut buffer);
-        }
-        drop(buffer);
-        self.ready.notify_one();
-    }
-
-    /// Everything that waits. Cancel safe.
-    pub(super) async fn take(&self) -> BytesMut {
-        loop {
-            {
-                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-                if !buffer.is_empty() {
-                    return buffer.split();
-                }
-            }
-            self.ready.notified().await;
-        }
-    }
-
-    /// Forgets what was meant for a connection that is gone.
-    pub(super) fn clear(&self) {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 /// Notices that wait for the supervisor; equal ones are merged.
@@ -142,7 +65,9 @@ pub(super) struct Shared {
     changed: watch::Sender<u64>,
     pub(super) outbox: Outbox,
     acks: Mutex<HashMap<u64, (u64, Arc<AckQueue>)>>,
-    attachments: std::sync::atomic::AtomicU64,
+    attachments: AtomicU64,
+    /// The task that follows has been woken and has not begun yet.
+    is_follow_due: AtomicBool,
     notices: Mutex<Notices>,
     /// Wakes the task that follows, tells notices and keeps deadlines.
     pub(super) housekeeping: Notify,
@@ -172,7 +97,8 @@ impl Shared {
             changed: watch::Sender::new(0),
             outbox: Outbox::default(),
             acks: Mutex::default(),
-            attachments: std::sync::atomic::AtomicU64::new(1),
+            attachments: AtomicU64::new(1),
+            is_follow_due: AtomicBool::new(false),
             notices: Mutex::default(),
             housekeeping: Notify::new(),
             hello,
@@ -226,6 +152,8 @@ impl Shared {
         let head = core.head();
         let is_new_title = core.title != title;
         drop(core);
+        // Before the streams are woken, so that they come first: the follower has time.
+        self.will_follow();
         self.wake();
         // A program without a terminal asks nobody; what looks like a question must not type into its input.
         if !queries.is_empty() && self.hello.io == IoKind::Pty {
@@ -241,7 +169,18 @@ impl Shared {
         if behind > MODEL_LAG_BYTES {
             self.follow();
         }
-        self.housekeeping.notify_one();
+    }
+
+    /// Makes the task that follows look, unless it will anyway.
+    fn will_follow(&self) {
+        if !self.is_follow_due.swap(true, Ordering::AcqRel) {
+            self.housekeeping.notify_one();
+        }
+    }
+
+    /// The task that follows begins: what comes from now on is to be told again.
+    pub(super) fn begin_to_follow(&self) {
+        self.is_follow_due.store(false, Ordering::Release);
     }
 
     fn follower_offset(&self) -> u64 {
@@ -291,13 +230,14 @@ impl Shared {
                 }
                 until = until.min(offset);
             }
-            let size = until.saturating_sub(follower.offset).min(left).min(64 * 1024);
+            let size = until.saturating_sub(follower.offset).min(left).min(MODEL_SLICE_BYTES);
             if size == 0 {
                 break;
             }
             let bytes = core.ring.slice(follower.offset, size as usize);
             drop(core);
-            follower.model.process(&bytes);
+            let skipped = follower.model.scrolls_whole().map_or(0, |rows| skippable(&bytes, rows));
+            follower.model.process(&bytes[skipped..]);
             if follower.model.is_broken() {
                 follower.model = self.rebuild(follower.offset);
                 follower.model.process(&bytes);
@@ -420,8 +360,8 @@ impl Shared {
 
     pub(super) fn resized(&self, offset: u64, size: TermSize) {
         self.lock().resized(offset, size);
+        self.will_follow();
         self.wake();
-        self.housekeeping.notify_one();
         self.notice(NoticeEvent::Changed);
     }
 
@@ -475,7 +415,7 @@ impl Shared {
         may_size: bool,
         is_local: bool,
     ) -> (u64, Arc<AckQueue>, u64) {
-        let number = self.attachments.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.attachments.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(AckQueue::default());
         let older = {
             let mut acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,8 @@ use claudenest_shared::session::TermSize;
 use claudenest_shared::wire::frame::FLAG_MORE;
 use claudenest_shared::wire::holder::MAX_HOLDER_CHUNK_BYTES;
 
-use super::shared::{AckQueue, Shared};
+use super::queues::AckQueue;
+use super::shared::Shared;
 use super::{InputAck, WriterOpen};
 
 /// Chunks of a long text that are on their way at a time: below the writer's window.

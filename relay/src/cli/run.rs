@@ -17,7 +17,8 @@ const THREADS_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(loaded: Loaded) -> Result<(), Failure> {
     log(&loaded.config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers()).enable_all().build()?;
     let result = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         // Taken over before anything begins: a signal in the first moment must end things in order, too.
@@ -31,6 +32,13 @@ pub(super) fn serve(loaded: Loaded) -> Result<(), Failure> {
     });
     runtime.shutdown_timeout(THREADS_WITHIN);
     Ok(result?)
+}
+
+/// Half of the CPUs: the others belong to the database and the kernel's side of the sockets. A worker that has nothing to
+/// do takes over half of what another has just begun; with two workers on two CPUs every keystroke changed threads
+/// (measured: two wake-ups of 40 µs each on the way there and back).
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
 }
 
 pub(super) async fn upgrade_database(config: &Config) -> Result<(), Failure> {

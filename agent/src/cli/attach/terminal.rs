@@ -5,9 +5,10 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use claudenest_shared::session::TermSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::Interest;
@@ -77,6 +78,14 @@ fn restore() {
     }
 }
 
+/// Standard output's terminal as a descriptor that does not wait.
+fn open_again() -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let name = rustix::termios::ttyname(io::stdout(), Vec::new())?;
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(name, flags, Mode::empty())?)
+}
+
 /// Size of this terminal, if standard output is one.
 pub(in crate::cli) fn size() -> Option<TermSize> {
     if !io::stdout().is_terminal() {
@@ -133,35 +142,68 @@ impl Keyboard {
     }
 }
 
-/// Standard output on a thread of its own: a terminal that is stopped must not stop the detach keys.
+/// Standard output. What the terminal takes at once is written at once; the rest on a thread of its own: a terminal that
+/// is stopped must not stop the detach keys.
 pub(in crate::cli) struct Display {
     sender: Option<mpsc::Sender<Bytes>>,
     /// Bytes that the terminal has taken.
     pub(in crate::cli) written: watch::Receiver<u64>,
+    total: Arc<watch::Sender<u64>>,
+    /// Pieces that the thread has not written yet: nothing may overtake them.
+    waiting: Arc<AtomicUsize>,
+    /// The same terminal, opened anew so that only this descriptor does not wait (the other is shared with the shell).
+    direct: Option<OwnedFd>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Display {
     pub(in crate::cli) fn new() -> io::Result<Self> {
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PENDING);
-        let (written_sender, written) = watch::channel(0);
+        let (total, written) = watch::channel(0);
+        let (total, waiting) = (Arc::new(total), Arc::new(AtomicUsize::new(0)));
+        let (its_total, its_waiting) = (Arc::clone(&total), Arc::clone(&waiting));
         let thread = std::thread::Builder::new().name("display".to_owned()).spawn(move || {
-            let mut total = 0;
             while let Some(bytes) = receiver.blocking_recv() {
                 let mut out = io::stdout().lock();
                 if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
                     return;
                 }
-                total += bytes.len() as u64;
-                written_sender.send_replace(total);
+                its_waiting.fetch_sub(1, Ordering::AcqRel);
+                its_total.send_modify(|total| *total += bytes.len() as u64);
             }
         })?;
-        Ok(Self { sender: Some(sender), written, thread: Some(thread) })
+        let sender = Some(sender);
+        Ok(Self { sender, written, total, waiting, direct: open_again().ok(), thread: Some(thread) })
     }
 
-    /// A place for one piece of output. Cancel safe; `None` when the terminal is gone.
-    pub(in crate::cli) async fn reserve(&self) -> Option<mpsc::Permit<'_, Bytes>> {
-        self.sender.as_ref()?.reserve().await.ok()
+    /// Shows a piece of output, or waits for a place where it can wait.
+    pub(in crate::cli) async fn show(&self, mut bytes: Bytes) {
+        self.write_now(&mut bytes);
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(sender) = &self.sender else { return };
+        // Nothing can be shown on a terminal that is gone; the reader finds that out.
+        if let Ok(place) = sender.reserve().await {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            place.send(bytes);
+        }
+    }
+
+    /// Writes as much as the terminal takes at once.
+    fn write_now(&self, bytes: &mut Bytes) {
+        let Some(direct) = &self.direct else { return };
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        if let Ok(size) = rustix::io::write(direct, bytes) {
+            bytes.advance(size);
+            // Nobody needs to be woken: whoever shows something looks at the total next.
+            self.total.send_if_modified(|total| {
+                *total += size as u64;
+                false
+            });
+        }
     }
 
     /// Waits until everything is on the terminal, but not for one that is stopped.

@@ -490,9 +490,7 @@ impl View {
     }
 
     async fn show(&self, bytes: Bytes) {
-        if let Some(place) = self.display.reserve().await {
-            place.send(bytes);
-        }
+        self.display.show(bytes).await;
     }
 
     /// Waits for the daemon to come back. Keys are kept; the detach keys work.

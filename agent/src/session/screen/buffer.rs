@@ -5,7 +5,7 @@
 use super::cell::{Cell, Row};
 
 /// Rows of history that viewers keep; what scrolls away beyond is not counted. The web app's setting.
-const MAX_HISTORY: usize = 20_000;
+pub(super) const MAX_HISTORY: usize = 20_000;
 
 /// What DECSC keeps. As in xterm.js: no rarer attributes, no origin mode, and of the charsets only the effective one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

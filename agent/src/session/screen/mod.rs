@@ -57,6 +57,9 @@ pub trait ScreenModel: Send {
     fn modes(&self) -> Modes;
     /// What DECRQM is told about a mode.
     fn mode_state(&self, mode: Mode) -> ModeState;
+    /// The number of rows, if output can scroll everything away: no sequence is unfinished, all rows scroll, and
+    /// nobody counts them.
+    fn scrolls_whole(&self) -> Option<usize>;
     /// True after a caught panic: the state is lost, and the history must be fed into a new model.
     fn is_broken(&self) -> bool;
 }
@@ -219,6 +222,14 @@ impl ScreenModel for Model {
 
     fn mode_state(&self, mode: Mode) -> ModeState {
         self.terminal.mode_state(mode)
+    }
+
+    fn scrolls_whole(&self) -> Option<usize> {
+        let buffer = self.terminal.active();
+        let is_whole = buffer.top == 0 && buffer.bottom + 1 == self.terminal.height;
+        // As long as the history grows, each row that scrolls away is counted.
+        let is_counted = !self.terminal.is_alternate && buffer.history < buffer::MAX_HISTORY;
+        (is_whole && !is_counted && self.parser.pending().is_empty()).then_some(self.terminal.height)
     }
 
     fn is_broken(&self) -> bool {

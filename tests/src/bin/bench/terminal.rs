@@ -66,6 +66,11 @@ impl Terminal {
         Ok(Self { child, master, buffer: vec![0; 64 * 1024] })
     }
 
+    /// Process id of the program.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Types bytes.
     ///
     /// # Errors

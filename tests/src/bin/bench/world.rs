@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use claudenest_shared::id::SessionId;
@@ -9,9 +10,9 @@ use claudenest_shared::wire::agent::StreamPosition;
 use claudenest_tests::agent::{Agent, OWNER};
 use claudenest_tests::http::Http;
 use claudenest_tests::relay::Relay;
-use claudenest_tests::{process, scratch};
+use claudenest_tests::{PATIENCE, process, scratch};
 
-use super::facts::{parent, tree};
+use super::facts::{parent, pause, tree};
 use super::puppet::{Puppet, Stage};
 use super::terminal::{COLS, ROWS, Terminal};
 use super::viewer::{Join, Viewer};
@@ -72,7 +73,15 @@ impl World {
         self.agent.json(&["session", "new", "--name", &name, "--dir", work, "--env", &env])?;
         let puppet = stage.wait().with_context(|| self.agent.output())?;
         let info = self.agent.show(&name)?;
-        let id = info["id"].as_str().context("a session id")?.parse()?;
+        let id: SessionId = info["id"].as_str().context("a session id")?.parse()?;
+        // The relay learns of it beside all this.
+        let path = format!("/api/sessions/{id}");
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if self.user.get(&path)?.status == 200 {
+                break;
+            }
+            pause(Duration::from_millis(10))?;
+        }
         // A holder is the parent of the workload, which alone knows the socket.
         let workload =
             process::marked(value.as_ref()).into_iter().next().context("the workload's process")?;
@@ -88,6 +97,21 @@ impl World {
         let info = self.agent.show(&session.name)?;
         let epoch = u32::try_from(info["epoch"].as_u64().context("an epoch")?)?;
         Ok(StreamPosition { epoch, offset: info["output_bytes"].as_u64().context("a number of bytes")? })
+    }
+
+    /// Waits until the daemon's screen reflects every byte below `offset`.
+    ///
+    /// # Errors
+    /// If it never does.
+    pub fn until_screen(&self, session: &Session, offset: u64) -> Result<()> {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let screen = self.agent.json(&["session", "screen", &session.name])?;
+            if screen["offset"].as_u64().context("the offset of a screen")? >= offset {
+                return Ok(());
+            }
+            anyhow::ensure!(std::time::Instant::now() < deadline, "the screen does not get to byte {offset}");
+        }
     }
 
     /// A viewer through the relay.

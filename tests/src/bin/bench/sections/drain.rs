@@ -44,11 +44,11 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         for _ in 0..scale.rounds {
             raws.push(raw(&mut terminal, &mut puppet, blocks, kind)?);
             let pids = bench.world.pids(&session)?;
+            let end = bench.world.head(&session)?.offset + total;
             let (before, from) = (cpu(&pids), Instant::now());
             session.puppet.flood(blocks, kind)?;
             ours.push(speed(total, session.puppet.done()? as f64 / 1e9));
-            // The screen is asked for: the answer reflects every byte.
-            bench.world.agent.json(&["session", "screen", &session.name])?;
+            bench.world.until_screen(&session, end)?;
             followed.push(speed(total, from.elapsed().as_secs_f64()));
             burnt.push((cpu(&pids) - before) / (total as f64 / 1e9));
             pause(std::time::Duration::from_millis(100))?;

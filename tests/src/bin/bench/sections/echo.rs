@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Bench;
-use crate::facts::pause;
+use crate::facts::{cpu, pause, switches};
 use crate::figures::{Goal, Row, Series, short};
 use crate::floor::Floor;
 use crate::puppet::Puppet;
@@ -18,6 +18,8 @@ use crate::world::{Session, Tmux, stage};
 
 /// Keys that occur in no escape sequence that a terminal program sends here.
 const KEYS: &[u8] = b"xzvywk";
+/// Between two keys while their cost is counted: beyond what is left to do for one after its echo.
+const COST_GAP: Duration = Duration::from_millis(5);
 /// Between two keys, whichever ways they take: longer than any coalescing, so that each way sees a typist of 20 to 30 keys a second.
 const GAP: Duration = Duration::from_millis(8);
 
@@ -53,6 +55,8 @@ impl Lane {
 /// The ways that a keystroke can take, with what keeps them open.
 struct Ways {
     lanes: Vec<Lane>,
+    /// The processes between keyboard and child of the ways that are ours, by name.
+    pids: Vec<(&'static str, Vec<u32>)>,
     _keep: (Vec<Puppet>, Vec<Session>, Floor, Option<Tmux>, Option<Ttyd>),
 }
 
@@ -67,12 +71,15 @@ impl Ways {
         let (remote, local) = (world.session()?, world.session()?);
         let mut attached = world.attach(&local)?;
         attached.until_quiet(Duration::from_millis(500))?;
+        let attached_pid = attached.pid();
         let mut lanes = vec![
             Lane::new("raw", Way::Terminal(raw)),
             Lane::new("floor", Way::Viewer(Viewer::floor(floor.port)?)),
             Lane::new("relay", Way::Viewer(world.viewer(&remote, Join::Screen, true)?)),
             Lane::new("attach", Way::Terminal(attached)),
         ];
+        let mut pids = vec![("floor", floor.pids().to_vec()), ("relay", world.pids(&remote)?)];
+        pids.push(("attach", vec![attached_pid, world.daemon()?, local.holder]));
         let mut tmux = None;
         if bench.has_tmux {
             let (server, puppet) = Tmux::start()?;
@@ -89,7 +96,7 @@ impl Ways {
             lanes.push(Lane::new("ttyd", Way::Viewer(viewer)));
             ttyd = Some(server);
         }
-        Ok(Self { lanes, _keep: (puppets, vec![remote, local], floor, tmux, ttyd) })
+        Ok(Self { lanes, pids, _keep: (puppets, vec![remote, local], floor, tmux, ttyd) })
     }
 
     fn measure(&mut self, rounds: usize, keys: usize, between: &mut dyn FnMut() -> Result<()>) -> Result<()> {
@@ -112,6 +119,19 @@ impl Ways {
             }
         }
         Ok(())
+    }
+
+    /// What one key costs the processes on a way: microseconds of CPU time, and context switches.
+    fn cost(&mut self, name: &str, keys: usize) -> Result<(f64, f64)> {
+        let Some((_, pids)) = self.pids.iter().find(|(way, _)| *way == name) else { return Ok((0.0, 0.0)) };
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.name == name) else { return Ok((0.0, 0.0)) };
+        let (used, turns) = (cpu(pids), switches(pids));
+        for key in 0..keys {
+            lane.key(KEYS[key % KEYS.len()])?;
+            pause(COST_GAP)?;
+        }
+        let each = |total: f64| total / keys as f64;
+        Ok((each((cpu(pids) - used) * 1e6), each((switches(pids) - turns) as f64)))
     }
 
     fn lane(&self, name: &str) -> Option<&Lane> {
@@ -182,6 +202,19 @@ pub fn alone(bench: &mut Bench) -> Result<()> {
         ours: short(ways.all("attach", 0.99)),
         others: vec![("tmux", short(ways.all("tmux", 0.99)))],
         figure: None,
+        goal: Goal::None,
+    });
+    let keys = scale.of(400, 20);
+    let costs: Result<Vec<_>> = ["relay", "floor", "attach"].iter().map(|way| ways.cost(way, keys)).collect();
+    let costs = costs?;
+    bench.table.add(Row {
+        what: "what a key through the relay costs, µs of CPU; context switches".into(),
+        ours: format!("{}; {}", short(costs[0].0), short(costs[0].1)),
+        others: vec![
+            ("floor", format!("{}; {}", short(costs[1].0), short(costs[1].1))),
+            ("attach", format!("{}; {}", short(costs[2].0), short(costs[2].1))),
+        ],
+        figure: Some(("× floor's switches", costs[0].1 / costs[1].1.max(1.0))),
         goal: Goal::None,
     });
     Ok(())
