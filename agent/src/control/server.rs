@@ -30,6 +30,8 @@ use crate::supervisor::{Caller, SessionEvent, Supervisor};
 const ANSWERS: usize = 64;
 /// Terminal output that waits to be written: a few frames; more would only be latency.
 const OUTGOING: usize = 16;
+/// Gathered for one write: two full frames.
+const BATCH_BYTES: usize = 128 * 1024;
 /// Requests of one connection that are worked on at the same time.
 const REQUESTS: usize = 32;
 /// Connections at the same time: far more than sessions with hooks and people with terminals.
@@ -472,26 +474,38 @@ async fn write(
     cancel: CancellationToken,
 ) {
     let (mut has_answers, mut has_outgoing) = (true, true);
+    let mut batch = BytesMut::new();
     while has_answers || has_outgoing {
-        let bytes = tokio::select! {
+        tokio::select! {
             biased;
             answer = answers.recv(), if has_answers => match answer {
-                Some(bytes) => bytes,
+                Some(bytes) => batch.extend_from_slice(&bytes),
                 None => { has_answers = false; continue }
             },
             out = outgoing.recv(), if has_outgoing => match out {
-                Some(Outgoing::Frame(frame)) => encode_frame(&frame),
-                Some(Outgoing::Message(message)) => match encode_json(&message) {
-                    Ok(bytes) => bytes,
-                    Err(_) => continue,
-                },
+                Some(out) => append(&mut batch, out),
                 None => { has_outgoing = false; continue }
             },
-        };
-        match tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&bytes)).await {
-            Ok(Ok(())) => {}
+        }
+        // An echo and the acknowledgement of its key come at the same time from two tasks: one write for both.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH_BYTES
+            && let Ok(out) = outgoing.try_recv()
+        {
+            append(&mut batch, out);
+        }
+        match tokio::time::timeout(WRITE_TIMEOUT, writer.write_all(&batch)).await {
+            Ok(Ok(())) => batch.clear(),
             Ok(Err(_)) | Err(_) => break,
         }
     }
     cancel.cancel();
+}
+
+fn append(batch: &mut BytesMut, out: Outgoing) {
+    match out {
+        Outgoing::Frame(frame) => batch.extend_from_slice(&encode_frame(&frame)),
+        // A message that cannot be encoded is none that a client waits for.
+        Outgoing::Message(message) => batch.extend_from_slice(&encode_json(&message).unwrap_or_default()),
+    }
 }

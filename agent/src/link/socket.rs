@@ -261,6 +261,8 @@ async fn write(
             let _ = sink.close().await;
             return;
         };
+        // An echo and the acknowledgement of its key come at the same time from two tasks: one packet for both.
+        tokio::task::yield_now().await;
         let batch = async {
             sink.feed(encode(first)).await?;
             for _ in 1..BATCH {
