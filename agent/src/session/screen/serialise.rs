@@ -21,8 +21,13 @@ const ANY_LINK: u32 = u32::MAX;
 
 /// The whole screen.
 pub(super) fn screen(terminal: &Terminal) -> Vec<u8> {
-    let mut out =
-        Writer { terminal, text: String::with_capacity(4096), pen: Pen::default(), joinable: false };
+    let mut out = Writer {
+        terminal,
+        text: String::with_capacity(4096),
+        pen: Pen::default(),
+        joinable: false,
+        has_saved: false,
+    };
     // A viewer's reset leaves these as they were.
     out.text.push_str("\x1b[20l\x1b[?12l\x1b[?25h");
     if terminal.is_alternate {
@@ -33,6 +38,7 @@ pub(super) fn screen(terminal: &Terminal) -> Vec<u8> {
         // 1049 saves the cursor: leaving the alternate screen must find the one that is saved now.
         out.saved_cursor(terminal.normal.saved_here());
         out.text.push_str("\x1b[?1049h\x1b(B");
+        out.has_saved = false;
         out.pen(Pen::default());
         out.text.push_str("\x1b[2J");
     } else if terminal.alternate.saved != Saved::default()
@@ -52,7 +58,7 @@ pub(super) fn screen(terminal: &Terminal) -> Vec<u8> {
         let _ = write!(out.text, "\x1b]2;{title}\x1b\\");
     }
     out.keyboard(&terminal.modes.keyboard);
-    if buffer.saved_here() != Saved::default() {
+    if out.has_saved || buffer.saved_here() != Saved::default() {
         out.saved_cursor(buffer.saved_here());
         out.text.push_str("\x1b7\x1b(B");
     }
@@ -67,6 +73,8 @@ struct Writer<'a> {
     pen: Pen,
     /// The last thing written was a character, which a mark would join.
     joinable: bool,
+    /// A cursor was saved on the way to a pen: the terminal's own has to be saved anew.
+    has_saved: bool,
 }
 
 impl Writer<'_> {
@@ -142,6 +150,7 @@ impl Writer<'_> {
         if is_unstyled(pen) {
             // Underlined without a style: what restoring a cursor leaves behind.
             self.text.push_str("\x1b7\x1b[24m\x1b8");
+            self.has_saved = true;
         }
     }
 
@@ -401,6 +410,8 @@ impl Writer<'_> {
         let y = buffer.y.saturating_sub(first_row);
         let joined =
             (terminal.joinable > 0).then(|| buffer.x.checked_sub(terminal.joinable as usize)).flatten();
+        // A wide character that found no room is not written: the cursor stands on another one then.
+        let joined = joined.filter(|x| u32::from(row.cells[*x].width()) == u32::from(terminal.joinable));
         let is_behind = buffer.x >= row.cells.len();
         if joined.is_none() && is_behind {
             // Only writing the last cell again brings a terminal into "wraps at the next character".

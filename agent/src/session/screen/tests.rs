@@ -58,7 +58,7 @@ fn check(bytes: &[u8], more: &[u8]) {
 
 #[test]
 fn hidden_state_survives_a_snapshot() {
-    let cases: [(&str, &str); 24] = [
+    let cases: [(&str, &str); 26] = [
         ("hello\r\nworld", "!"),
         ("\x1b[1;2;3;4;7;9;31;44mstyled\x1b[0m plain", "\x1b[Kx"),
         ("\x1b[38;5;200;48;2;1;2;3;58;5;9;4:3mcolours", "more"),
@@ -83,6 +83,10 @@ fn hidden_state_survives_a_snapshot() {
         ("\x1b[>4;2m\x1b]2;a title\x1b\\", "x"),
         ("\x1b[?2026hhalf", "\x1b[?2026lrest"),
         ("\x1b[41m\x1b[2J\x1b[5;5Hx\x1b[K", "y"),
+        // Underlined cells without a style, and a saved cursor that is none.
+        ("\x1b[4m\x1b#8\x1b[?1049l", " "),
+        // A character that finds no room leaves the cursor on half of the one before.
+        ("\x1b[?7l\x1b[1;39H日本", "x"),
     ];
     for (bytes, more) in cases {
         check(bytes.as_bytes(), more.as_bytes());
@@ -144,7 +148,8 @@ fn another_terminal_reads_the_same_from_snapshots_of_claude_code() {
     }
 }
 
-/// Pieces of streams: Claude Code's alphabet and the rest of a VT.
+/// Pieces of streams: Claude Code's alphabet and the rest of a VT. Lines that do not wrap are missing: a wide character
+/// that is cut at their end cannot always be written down, so the judge counts them (`tests/tests/terminal`).
 fn piece() -> impl Strategy<Value = String> {
     let sgr =
         proptest::collection::vec(prop_oneof![0u16..10, 21u16..60, 90u16..108], 0..4).prop_map(|codes| {
@@ -155,9 +160,7 @@ fn piece() -> impl Strategy<Value = String> {
     let goto = (1u16..12, 1u16..45).prop_map(|(row, col)| format!("\x1b[{row};{col}H"));
     let region = (1u16..10, 1u16..12).prop_map(|(top, bottom)| format!("\x1b[{top};{bottom}r"));
     let mode = (
-        prop::sample::select(vec![
-            1u16, 6, 7, 12, 25, 47, 1000, 1002, 1004, 1006, 1047, 1049, 2004, 2026, 2031,
-        ]),
+        prop::sample::select(vec![1u16, 6, 12, 25, 47, 1000, 1002, 1004, 1006, 1047, 1049, 2004, 2026, 2031]),
         any::<bool>(),
     )
         .prop_map(|(mode, set)| format!("\x1b[?{mode}{}", if set { 'h' } else { 'l' }));
