@@ -411,7 +411,7 @@ impl Writer<'_> {
         let joined =
             (terminal.joinable > 0).then(|| buffer.x.checked_sub(terminal.joinable as usize)).flatten();
         // A wide character that found no room is not written: the cursor stands on another one then.
-        let joined = joined.filter(|x| u32::from(row.cells[*x].width()) == u32::from(terminal.joinable));
+        let joined = joined.filter(|x| row.cells[*x].width() == terminal.joinable);
         let is_behind = buffer.x >= row.cells.len();
         if joined.is_none() && is_behind {
             // Only writing the last cell again brings a terminal into "wraps at the next character".
