@@ -53,6 +53,8 @@ test("older output of a long session is brought on demand, and the screen stays 
     const { history, status } = window.__claudenest.sessions[id]();
     return status.loading === null && status.phase === "live" && history.length > 10_000;
   }, id);
+  // The last of it is still being drawn when the loading ends.
+  await untilScreen(page, id, "LAST");
   assert.equal((await probe(page, id)).history[0], "first line");
   assert.deepEqual(await rows(page, id), before.screen);
   await page.locator(".xterm-helper-textarea").first().focus();

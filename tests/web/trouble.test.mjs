@@ -140,7 +140,7 @@ test("a page that is opened while the relay is away waits for it, and an open on
 test("after sleep the terminal has every byte, and what was typed in the meantime is delivered or told", async () => {
   const page = await logIn(browser, world);
   const all = `${world.home}/slept`;
-  await world.fakeSession("sleeps", `raw; print start; wait go; lines 300 ${world.home}/l; print WOKE; total ${all}; echo bye; exit 0`);
+  await world.fakeSession("sleeps", `raw; print start; wait go; lines 300 ${world.home}/l; print WOKE\\r\\n; total ${all}; echo bye; exit 0`);
   const id = await openSession(page, world, "sleeps");
   await untilScreen(page, id, "start");
   const mark = (kind) => page.waitForFunction((kind) => document.querySelector("[data-testid=link-mark]").dataset.kind === kind, kind, { timeout: 60_000 });
