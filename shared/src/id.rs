@@ -82,6 +82,14 @@ id!(
     UserId
 );
 id!(
+    /// A question that waits for somebody's word.
+    ApprovalId
+);
+id!(
+    /// One grant of a file lock.
+    LockId
+);
+id!(
     /// One attempt to pair a machine.
     PairingId
 );

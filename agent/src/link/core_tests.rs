@@ -79,6 +79,7 @@ fn welcome() -> RelayMessage {
         connection_epoch: 1,
         heartbeat_ms: 1000,
         takes_history: false,
+        takes_guard: false,
     }
 }
 

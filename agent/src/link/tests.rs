@@ -142,6 +142,7 @@ impl Bed {
             connection_epoch: 1,
             heartbeat_ms,
             takes_history: false,
+            takes_guard: false,
         };
         send(&mut socket, &welcome).await;
         socket

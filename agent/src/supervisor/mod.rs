@@ -261,6 +261,18 @@ impl Supervisor {
                 let directory = blocking(move || roots.list(&path)).await??;
                 return Ok(Reply::Directory { directory });
             }
+            Op::ApprovalList { .. }
+            | Op::ApprovalGet { .. }
+            | Op::ApprovalDecide { .. }
+            | Op::LockList {}
+            | Op::LockAcquire { .. }
+            | Op::LockRelease { .. } => {
+                // The guard's; it answers them before they come here.
+                return Err(WireError::new(
+                    ErrorCode::Unavailable,
+                    "The guard does not run. Restart the agent.",
+                ));
+            }
         };
         Ok(Reply::Session { session: Box::new(info) })
     }

@@ -144,6 +144,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         connection_epoch: epoch,
         heartbeat_ms: u32::try_from(context.timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
         takes_history: true,
+        takes_guard: false,
     });
     for session in list.sessions.iter().map(|session| session.id).chain(list.others.iter().copied()) {
         link.add_session(session);
@@ -421,6 +422,12 @@ fn on_text(hub: &Hub, link: &Arc<Link>, shelf: &Shelf, text: &str) -> Result<(),
             }
             Ok(())
         }
+        // Not asked for (`takes_guard`).
+        AgentMessage::Approval { .. }
+        | AgentMessage::ApprovalsSent {}
+        | AgentMessage::Lock { .. }
+        | AgentMessage::LocksSent {}
+        | AgentMessage::LockEnded { .. } => Ok(()),
         AgentMessage::HistoryQuery { runs } => {
             shelf.query(runs).map_err(|reason| End::Violation(reason.to_owned()))
         }

@@ -7,9 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::{Answer, Approval, ApprovalState};
 use crate::code::WireError;
 use crate::history::{HistoryChunk, HistoryMatch, HistoryOutcome, HistoryPosition, SessionHistory};
-use crate::id::{MachineId, SessionId, WriterId};
+use crate::id::{ApprovalId, LockId, MachineId, SessionId, WriterId};
+use crate::lock::{Lock, LockEnd, LockKind};
 use crate::machine::{GoodbyeReason, MachineFacts};
 use crate::session::{SessionInfo, SessionSpec, TermSize};
 use crate::time::UnixMs;
@@ -113,6 +115,62 @@ pub enum Op {
         /// Absolute path; empty means the home directory.
         path: String,
     },
+    /// Approvals, newest first. Answer: `approvals`.
+    ApprovalList {
+        /// Only in these states; empty means all.
+        #[serde(default)]
+        states: Vec<ApprovalState>,
+        /// Most, 1 to 1,000.
+        limit: u32,
+    },
+    /// Answer: `approval`.
+    ApprovalGet {
+        /// Which.
+        approval: ApprovalId,
+    },
+    /// Answers an approval. The first answer counts; a later one gets `conflict` and who was first. Answer: `approval`.
+    ApprovalDecide {
+        /// Which.
+        approval: ApprovalId,
+        /// The digest of the input that was looked at: refused with `conflict` if it is another.
+        input_sha256: String,
+        /// The answer.
+        answer: Answer,
+        /// Who answers, for people; a relay says the account. On the machine itself it is made by the daemon.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// Locks that are held. Answer: `locks`.
+    LockList {},
+    /// Takes a lock for a person, so that no session may write there. Answer: `locks`, with it alone.
+    LockAcquire {
+        /// Absolute path.
+        path: String,
+        /// What it is to cover.
+        kind: LockKind,
+        /// Lease in seconds, 10 to 86,400; 1,800 when absent.
+        #[serde(default)]
+        lease_s: Option<u32>,
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+        /// Who, for people; see `approval_decide`.
+        #[serde(default)]
+        by: Option<String>,
+    },
+    /// Ends a lock: one of a person, or with `force` any. Audited. Answer: `done`.
+    LockRelease {
+        /// Which grant: a newer grant for the same path is left alone.
+        lock: LockId,
+        /// True to take it away from its holder, who is told.
+        force: bool,
+        /// Why, for the holder and the audit log.
+        #[serde(default)]
+        reason: Option<String>,
+        /// Who, for people; see `approval_decide`.
+        #[serde(default)]
+        by: Option<String>,
+    },
 }
 
 /// The answer to an [`Op`].
@@ -157,6 +215,23 @@ pub enum Reply {
         matches: Vec<HistoryMatch>,
         /// True if there may be more: the limit was reached, or the time was over.
         is_cut: bool,
+    },
+    /// One approval.
+    Approval {
+        /// It, as it is now.
+        approval: Box<Approval>,
+    },
+    /// Several approvals.
+    Approvals {
+        /// The approvals.
+        approvals: Vec<Approval>,
+        /// True if there are more than the limit.
+        is_cut: bool,
+    },
+    /// Locks.
+    Locks {
+        /// The locks.
+        locks: Vec<Lock>,
     },
     /// It was refused or failed.
     Error {
@@ -240,6 +315,28 @@ pub enum AgentMessage {
         /// Which.
         session: SessionId,
     },
+    /// An approval is new or has changed. After `welcome` every one that is not final, and those that became final
+    /// within the last day, follow unasked. Only to a relay that takes guard messages.
+    Approval {
+        /// The approval as it is now.
+        approval: Box<Approval>,
+    },
+    /// Every approval that was to follow `welcome` has been sent: what the relay shows as open and was not named is gone.
+    ApprovalsSent {},
+    /// A lock is new or has changed. After `welcome` all of them follow unasked, and then `locks_sent`.
+    Lock {
+        /// The lock as it is now.
+        lock: Box<Lock>,
+    },
+    /// Every lock has been sent: others are gone.
+    LocksSent {},
+    /// A lock has ended.
+    LockEnded {
+        /// Which grant.
+        lock: LockId,
+        /// Why.
+        end: LockEnd,
+    },
     /// Answer to [`RelayMessage::Request`].
     Response {
         /// The request's number.
@@ -310,6 +407,9 @@ pub enum RelayMessage {
         /// True if the relay understands `history_query` and history frames.
         #[serde(default)]
         takes_history: bool,
+        /// True if the relay understands approvals and locks.
+        #[serde(default)]
+        takes_guard: bool,
     },
     /// Do something for a user.
     Request {
