@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::control::{self, BindError, RelayState, RelayStatus};
 use crate::credential::SecretError;
+use crate::guard::Guard;
 use crate::link::{LinkState, LinkStatus, Links};
 use crate::paths::{Paths, PathsError};
 use crate::store::{Store, StoreError};
@@ -63,14 +64,14 @@ pub async fn run(config: Config, paths: Paths, ready: impl FnOnce()) -> Result<(
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let store = Store::open(&paths.data_dir).await?;
     let settings = Settings::new(&config, &paths, program);
-    let supervisor = Supervisor::start(settings, store, &tasks, cancel.clone()).await?;
+    let supervisor = Supervisor::start(settings, store.clone(), &tasks, cancel.clone()).await?;
+    let guard = Guard::start(supervisor.clone(), store, &tasks, cancel.clone()).await?;
     let (total, sessions_dir) = (config.recording_total_bytes, paths.sessions_dir());
     tasks.spawn(crate::recordings::watch(supervisor.clone(), sessions_dir.clone(), cancel.clone()));
     tasks.spawn(crate::recordings::keep(supervisor.clone(), sessions_dir, total, cancel.clone()));
-    let links = Links::new(Arc::new(supervisor.clone()), paths.clone(), config, tasks.clone());
+    let links = Links::new(Arc::new(guard.clone()), paths.clone(), config, tasks.clone());
     links.reload()?;
-    let served =
-        control::serve(bound, supervisor.clone(), Arc::new(links.clone()), tasks.clone(), cancel.clone());
+    let served = control::serve(bound, guard, Arc::new(links.clone()), tasks.clone(), cancel.clone());
     tasks.spawn(served);
     spawn_watchdog(&tasks, &cancel);
     tracing::info!(

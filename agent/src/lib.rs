@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod directory;
 pub mod doctor;
 pub mod facts;
+pub mod guard;
 pub mod history;
 pub mod holder;
 pub mod hook;

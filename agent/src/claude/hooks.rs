@@ -29,6 +29,18 @@ const EVENTS: [&str; 12] = [
 /// Seconds after which Claude Code gives up a reporting hook. The hook itself gives up after two.
 const REPORT_TIMEOUT_S: u32 = 5;
 
+/// Events on whose answer it depends whether a tool runs.
+const GATES: [&str; 2] = ["PreToolUse", "PermissionRequest"];
+
+/// Seconds after which Claude Code gives up a gate: a day, the longest that was observed to be taken. The hook itself gives up
+/// a minute before.
+pub const GATE_TIMEOUT_S: u32 = 86_400;
+
+/// True if it depends on the answer whether a tool runs.
+pub fn is_gate(event: &str) -> bool {
+    GATES.contains(&event)
+}
+
 /// Longest text of a command or file name in a state's reason, in characters.
 const REASON_CHARS: usize = 80;
 
@@ -46,10 +58,13 @@ pub fn settings(agent_program: &Path, user_settings: Option<Value>) -> Value {
         settings["hooks"] = json!({});
     }
     for event in EVENTS {
-        let ours = json!({
-            "matcher": "",
-            "hooks": [{"type": "command", "command": command, "timeout": REPORT_TIMEOUT_S}],
-        });
+        let timeout = if is_gate(event) { GATE_TIMEOUT_S } else { REPORT_TIMEOUT_S };
+        let mut hook = json!({"type": "command", "command": command, "timeout": timeout});
+        if is_gate(event) {
+            // Claude Code lets a tool run whose hook is missing, killed or too late; with this it does not.
+            hook["onFailure"] = json!("block");
+        }
+        let ours = json!({"matcher": "", "hooks": [hook]});
         match settings["hooks"][event].as_array_mut() {
             Some(theirs) => theirs.push(ours),
             None => settings["hooks"][event] = json!([ours]),
@@ -150,6 +165,11 @@ impl HookFact {
         };
         Some(Self { claude_session_id: text("session_id"), cwd: text("cwd"), model: text("model"), kind })
     }
+}
+
+/// What a tool wants, as a sentence without a subject: "wants to run `ls`".
+pub fn wish_text(input: &Value) -> String {
+    wish(input).text
 }
 
 /// What a tool wants, in a few words.

@@ -7,6 +7,7 @@
 //! * `--session-id` fails for an id that already has a conversation, `--resume` for one that has none;
 //! * `--resume` finds a conversation only from the directory in which it was started.
 
+pub mod answer;
 pub mod command;
 pub mod hint;
 pub mod hooks;

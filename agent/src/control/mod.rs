@@ -20,6 +20,7 @@ use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage};
 use serde::{Deserialize, Serialize};
 
+pub use crate::claude::answer::HookOutput;
 pub use client::{Client, ClientError, Identity, Incoming, Receiver, Sender};
 pub use codec::{CodecError, Packet, decode, encode_frame, encode_json};
 pub use server::{BindError, Bound, bind, serve};
@@ -63,6 +64,9 @@ pub enum ClientMessage {
         request: u64,
         /// What the hook was given on its standard input.
         input: serde_json::Value,
+        /// Names this run of the hook program, which asks again when the connection is lost.
+        #[serde(default)]
+        call: String,
     },
     /// The stored relays or credentials have changed: read them again. Answer: `done`.
     ReloadRelays {
@@ -118,18 +122,6 @@ pub enum DaemonMessage {
         /// Why.
         error: WireError,
     },
-}
-
-/// What a hook program prints and how it exits. The default lets Claude Code go on.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HookOutput {
-    /// JSON for Claude Code, printed on standard output.
-    pub stdout: Option<serde_json::Value>,
-    /// For standard error: with exit code 2, Claude Code shows it to the model.
-    pub stderr: String,
-    /// 0, or 2 to block.
-    pub exit_code: u8,
 }
 
 /// The state of the daemon, for `status` and `doctor`.

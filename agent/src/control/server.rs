@@ -22,9 +22,9 @@ use tokio_util::task::TaskTracker;
 use super::codec::{Packet, decode, encode_frame, encode_json};
 use super::{ClientMessage, DaemonMessage, FromClient, FromDaemon, Links, Status};
 use crate::channel::{Channels, Outgoing};
-use crate::claude::HookFact;
+use crate::guard::{Guard, Who};
 use crate::paths::Paths;
-use crate::supervisor::{Caller, SessionEvent, Supervisor};
+use crate::supervisor::{SessionEvent, Supervisor};
 
 /// Answers that wait to be written; whoever asks faster than it reads waits.
 const ANSWERS: usize = 64;
@@ -116,12 +116,17 @@ pub fn bind(paths: &Paths) -> Result<Bound, BindError> {
 /// Meant to be spawned; end it by `cancel`.
 pub async fn serve(
     bound: Bound,
-    supervisor: Supervisor,
+    guard: Guard,
     links: Arc<dyn Links>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
-    let daemon = Arc::new(Daemon { supervisor, links, started_at: crate::supervisor::now().wall });
+    let daemon = Arc::new(Daemon {
+        supervisor: guard.supervisor().clone(),
+        guard,
+        links,
+        started_at: crate::supervisor::now().wall,
+    });
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -156,6 +161,7 @@ pub async fn serve(
 }
 
 struct Daemon {
+    guard: Guard,
     supervisor: Supervisor,
     links: Arc<dyn Links>,
     started_at: UnixMs,
@@ -166,7 +172,7 @@ type Answers = mpsc::Sender<Bytes>;
 
 struct Connection {
     daemon: Arc<Daemon>,
-    caller: Caller,
+    who: Who,
     answers: Answers,
     channels: Channels,
     requests: Arc<Semaphore>,
@@ -187,7 +193,7 @@ impl Connection {
             () = cancel.cancelled() => None,
             hello = tokio::time::timeout(HELLO_TIMEOUT, next(&mut reader, &mut buffer)) => hello.ok().flatten(),
         };
-        let Some(caller) = hello.and_then(|packet| daemon.caller(&packet)) else {
+        let Some(who) = hello.and_then(|packet| daemon.who(&packet)) else {
             let error = WireError::new(
                 ErrorCode::Forbidden,
                 "The capability of this session is not valid: the session has ended or was restarted.",
@@ -203,7 +209,7 @@ impl Connection {
         let requests = Arc::new(Semaphore::new(REQUESTS));
         let mut connection = Self {
             daemon,
-            caller,
+            who,
             answers,
             channels,
             requests,
@@ -229,7 +235,7 @@ impl Connection {
 
     async fn handle(&mut self, packet: Packet) -> Result<(), String> {
         let json = match packet {
-            Packet::Frame(frame) if self.caller == Caller::Operator => {
+            Packet::Frame(frame) if self.who.is_operator() => {
                 return self.channels.frame(frame).map_err(str::to_owned);
             }
             Packet::Frame(_) => return Err("A supervised session may not use terminals.".to_owned()),
@@ -240,14 +246,14 @@ impl Connection {
         })?;
         match message {
             FromClient::Link(RelayMessage::Request { request, op }) => {
-                let (daemon, caller) = (Arc::clone(&self.daemon), self.caller.clone());
+                let (daemon, who) = (Arc::clone(&self.daemon), self.who.clone());
                 self.work(async move {
-                    let reply = daemon.supervisor.execute(op, &caller).await;
+                    let reply = daemon.guard.execute(op, &who).await;
                     FromDaemon::Link(AgentMessage::Response { request, reply })
                 })
                 .await;
             }
-            FromClient::Link(message) if self.caller == Caller::Operator => {
+            FromClient::Link(message) if self.who.is_operator() => {
                 self.channels
                     .message(message)
                     .await
@@ -261,15 +267,15 @@ impl Connection {
 
     async fn local(&mut self, message: ClientMessage) {
         let daemon = Arc::clone(&self.daemon);
-        let caller = self.caller.clone();
+        let who = self.who.clone();
         match message {
             ClientMessage::Hello { .. } => {}
-            ClientMessage::Hook { request, input } => {
-                self.work(async move { FromDaemon::Local(daemon.hook(&caller, request, &input).await) })
+            ClientMessage::Hook { request, input, call } => {
+                self.work(async move { FromDaemon::Local(daemon.hook(&who, request, &input, &call).await) })
                     .await;
             }
             ClientMessage::Wait { request, session, states, timeout_ms } => {
-                if caller != Caller::Operator {
+                if !who.is_operator() {
                     return self.refuse(request).await;
                 }
                 let timeout = timeout_ms.map(Duration::from_millis);
@@ -278,21 +284,21 @@ impl Connection {
                 )
                 .await;
             }
-            ClientMessage::Status { request } if caller == Caller::Operator => {
+            ClientMessage::Status { request } if who.is_operator() => {
                 self.work(async move {
                     let status = Box::new(daemon.status().await);
                     FromDaemon::Local(DaemonMessage::Status { request, status })
                 })
                 .await;
             }
-            ClientMessage::ReloadRelays { request } if caller == Caller::Operator => {
+            ClientMessage::ReloadRelays { request } if who.is_operator() => {
                 daemon.links.reload();
                 send(&self.answers, &DaemonMessage::Done { request }).await;
             }
             ClientMessage::Status { request } | ClientMessage::ReloadRelays { request } => {
                 self.refuse(request).await
             }
-            ClientMessage::Subscribe {} if caller == Caller::Operator && !self.is_subscribed => {
+            ClientMessage::Subscribe {} if who.is_operator() && !self.is_subscribed => {
                 self.is_subscribed = true;
                 let (answers, cancel) = (self.answers.clone(), self.cancel.clone());
                 self.tasks.spawn(async move {
@@ -329,27 +335,26 @@ impl Connection {
 
 impl Daemon {
     /// Who says this hello; `None` for anything else.
-    fn caller(&self, packet: &Packet) -> Option<Caller> {
+    fn who(&self, packet: &Packet) -> Option<Who> {
         let Packet::Json(json) = packet else { return None };
         match serde_json::from_slice(json).ok()? {
-            ClientMessage::Hello { session: None, capability: None } => Some(Caller::Operator),
-            ClientMessage::Hello { session: Some(session), capability: Some(capability) } => self
-                .supervisor
-                .session_of_capability(session, &capability)
-                .then_some(Caller::Session(session)),
+            ClientMessage::Hello { session: None, capability: None } => {
+                Some(Who::Local { label: local_label() })
+            }
+            ClientMessage::Hello { session: Some(session), capability: Some(capability) } => {
+                self.supervisor.session_of_capability(session, &capability).then_some(Who::Session(session))
+            }
             _ => None,
         }
     }
 
-    async fn hook(&self, caller: &Caller, request: u64, input: &serde_json::Value) -> DaemonMessage {
-        let Caller::Session(session) = caller else {
+    async fn hook(&self, who: &Who, request: u64, input: &serde_json::Value, call: &str) -> DaemonMessage {
+        let Who::Session(session) = who else {
             let error = WireError::new(ErrorCode::Forbidden, "Hooks come from supervised sessions only.");
             return DaemonMessage::Failed { request, error };
         };
-        if let Some(fact) = HookFact::parse(input) {
-            self.supervisor.hook(*session, fact).await;
-        }
-        DaemonMessage::Hooked { request, output: super::HookOutput::default() }
+        let output = self.guard.hook(*session, input, call).await;
+        DaemonMessage::Hooked { request, output }
     }
 
     async fn wait(
@@ -508,4 +513,9 @@ fn append(batch: &mut BytesMut, out: Outgoing) {
         // A message that cannot be encoded is none that a client waits for.
         Outgoing::Message(message) => batch.extend_from_slice(&encode_json(&message).unwrap_or_default()),
     }
+}
+
+/// Who sits at this machine, for people.
+fn local_label() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned())
 }

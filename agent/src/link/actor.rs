@@ -22,10 +22,11 @@ use super::status::LinkStatus;
 use crate::channel::Outgoing;
 use crate::config::{Config, HistoryPolicy};
 use crate::credential::{Identity, PairedRelay, Relays, SecretError, Vault};
+use crate::guard::{Guard, Who};
 use crate::paths::Paths;
 use crate::relay_url::RelayUrl;
 use crate::session::SessionHandle;
-use crate::supervisor::{Caller, SessionEvent, Supervisor};
+use crate::supervisor::SessionEvent;
 use crate::tls::Trust;
 
 /// How often sleep is looked for: a person who opens the lid sees the machine online within seconds.
@@ -49,34 +50,34 @@ pub trait LinkHost: Send + Sync + 'static {
     fn subscribe(&self) -> broadcast::Receiver<SessionEvent>;
 }
 
-impl LinkHost for Supervisor {
+impl LinkHost for Guard {
     async fn execute(&self, op: Op) -> Reply {
-        Supervisor::execute(self, op, &Caller::Operator).await
+        Guard::execute(self, op, &Who::Relay).await
     }
 
     async fn facts(&self) -> MachineFacts {
-        Supervisor::facts(self).await
+        self.supervisor().facts().await
     }
 
     fn sessions(&self) -> Vec<SessionInfo> {
-        Supervisor::sessions(self)
+        self.supervisor().sessions()
     }
 
     fn info(&self, session: SessionId) -> Option<SessionInfo> {
-        Supervisor::info(self, session)
+        self.supervisor().info(session)
     }
 
     fn session(&self, session: SessionId) -> Option<SessionHandle> {
-        Supervisor::session(self, session)
+        self.supervisor().session(session)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<SessionEvent> {
-        Supervisor::subscribe(self)
+        self.supervisor().subscribe()
     }
 }
 
 /// Handle to all links. Cheap to clone.
-pub struct Links<H = Supervisor> {
+pub struct Links<H = Guard> {
     inner: Arc<Inner<H>>,
 }
 

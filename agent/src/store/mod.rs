@@ -3,6 +3,9 @@
 //! Invariants: the file is readable by its owner only; a change that was answered with success survives
 //! `kill -9` and a power cut (WAL with `synchronous=FULL`: changes are rare and small).
 
+mod approvals;
+mod audit;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use claudenest_agent::claude::Surroundings;
 use claudenest_agent::control::{self, Client, Identity, NoLinks};
+use claudenest_agent::guard::{Guard, Who};
 use claudenest_agent::paths::Paths;
 use claudenest_agent::store::Store;
 use claudenest_agent::supervisor::core::Limits;
-use claudenest_agent::supervisor::{Caller, Settings, Supervisor};
+use claudenest_agent::supervisor::{Settings, Supervisor};
 use claudenest_shared::code::WireError;
 use claudenest_shared::id::SessionId;
 use claudenest_shared::session::{SessionInfo, SessionMode, SessionSpec};
@@ -34,6 +35,7 @@ pub struct Nest {
 /// One daemon in them. Dropping it is a clean stop; sessions go on.
 pub struct Daemon {
     pub supervisor: Supervisor,
+    pub guard: Guard,
     pub socket: PathBuf,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -97,11 +99,11 @@ impl Nest {
         };
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let store = Store::open(&paths.data_dir).await.unwrap();
-        let supervisor = Supervisor::start(settings, store, &tasks, cancel.clone()).await.unwrap();
-        let served =
-            control::serve(bound, supervisor.clone(), Arc::new(NoLinks), tasks.clone(), cancel.clone());
+        let supervisor = Supervisor::start(settings, store.clone(), &tasks, cancel.clone()).await.unwrap();
+        let guard = Guard::start(supervisor.clone(), store, &tasks, cancel.clone()).await.unwrap();
+        let served = control::serve(bound, guard.clone(), Arc::new(NoLinks), tasks.clone(), cancel.clone());
         tasks.spawn(served);
-        Daemon { supervisor, socket: paths.control_socket(), tasks, cancel }
+        Daemon { supervisor, guard, socket: paths.control_socket(), tasks, cancel }
     }
 
     pub fn spec(&self, mode: SessionMode) -> SessionSpec {
@@ -145,7 +147,7 @@ pub fn sweep(dir: &Path) {
 
 impl Daemon {
     pub async fn op(&self, op: Op) -> Result<Reply, WireError> {
-        match self.supervisor.execute(op, &Caller::Operator).await {
+        match self.guard.execute(op, &Who::Local { label: "tester".into() }).await {
             Reply::Error { error } => Err(error),
             reply => Ok(reply),
         }
