@@ -7,6 +7,8 @@
 pub mod approval;
 pub mod audit;
 mod gate;
+pub mod lock;
+mod locking;
 mod ops;
 mod wording;
 
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::approval::Approvals;
+use self::lock::{LockSettings, Locks};
 use crate::claude::HookFact;
 use crate::claude::answer::HookOutput;
 use crate::store::{Store, StoreError};
@@ -90,6 +93,7 @@ struct Inner {
     supervisor: Supervisor,
     store: Store,
     approvals: Approvals,
+    locks: Locks,
     events: broadcast::Sender<GuardEvent>,
     recent: gate::Recent,
 }
@@ -124,7 +128,16 @@ impl Guard {
             cancel.clone(),
         )
         .await?;
-        let inner = Inner { supervisor, store, approvals, events, recent: gate::Recent::default() };
+        let locks = locking::start(
+            LockSettings::default(),
+            store.clone(),
+            &supervisor,
+            events.clone(),
+            tasks,
+            cancel.clone(),
+        )
+        .await?;
+        let inner = Inner { supervisor, store, approvals, locks, events, recent: gate::Recent::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -138,7 +151,12 @@ impl Guard {
         &self.inner.approvals
     }
 
-    /// Changes from now on. After `Lagged`, read [`Guard::told`] again.
+    /// The file locks.
+    pub fn locks(&self) -> &Locks {
+        &self.inner.locks
+    }
+
+    /// Changes from now on. After `Lagged`, read [`Guard::told`] and [`Locks::list`] again.
     pub fn subscribe(&self) -> broadcast::Receiver<GuardEvent> {
         self.inner.events.subscribe()
     }
@@ -149,6 +167,7 @@ impl Guard {
     /// # Cancel safety
     /// Cancel safe: an approval stays and waits for its hook to come back.
     pub async fn hook(&self, session: SessionId, input: &Value, call: &str) -> HookOutput {
+        self.inner.locks.activity(session);
         let state = async {
             if let Some(fact) = HookFact::parse(input) {
                 self.inner.supervisor.hook(session, fact).await;

@@ -56,6 +56,7 @@ impl Guard {
                 let decided = self.approvals().decide(approval, input_sha256, answer, by).await?;
                 Ok(Reply::Approval { approval: Box::new(decided) })
             }
+            Op::LockList {} | Op::LockAcquire { .. } | Op::LockRelease { .. } => self.lock_op(op, who).await,
             other => Ok(self.supervisor().execute(other, &who.caller()).await),
         }
     }

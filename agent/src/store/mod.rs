@@ -5,6 +5,7 @@
 
 mod approvals;
 mod audit;
+mod locks;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use sqlx::sqlite::{
 };
 
 use crate::supervisor::Record;
+
+pub use self::locks::{SavedLock, SavedLocks};
 
 /// A writer waits this long for another; there is one writer in the daemon, others are tools of a person.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

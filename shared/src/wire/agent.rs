@@ -142,7 +142,8 @@ pub enum Op {
     },
     /// Locks that are held. Answer: `locks`.
     LockList {},
-    /// Takes a lock for a person, so that no session may write there. Answer: `locks`, with it alone.
+    /// Takes a lock: for a person, so that no session may write there, or for the session that asks on the control
+    /// socket. Answer: `locks`, with it alone.
     LockAcquire {
         /// Absolute path.
         path: String,
@@ -157,6 +158,9 @@ pub enum Op {
         /// Who, for people; see `approval_decide`.
         #[serde(default)]
         by: Option<String>,
+        /// How long to wait for it in seconds, at most an hour; without it, or with 0, a lock of somebody else refuses at once.
+        #[serde(default)]
+        wait_s: Option<u32>,
     },
     /// Ends a lock: one of a person, or with `force` any. Audited. Answer: `done`.
     LockRelease {
