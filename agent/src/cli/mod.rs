@@ -9,6 +9,7 @@ mod daemon;
 pub mod exit;
 mod export;
 mod info;
+pub mod locks;
 mod output;
 mod pair;
 mod recorded;
@@ -117,6 +118,7 @@ async fn client(context: &Context, command: Command) -> anyhow::Result<ExitCode>
         Command::Claude { args } => claude::run(context, args).await,
         Command::Session(command) => session::run(context, command).await,
         Command::Attach(args) => attach::command(context, args).await,
+        Command::Locks(command) => locks::run(context, command).await,
         Command::Pair(args) => pair::pair(context, args).await,
         Command::Unpair(args) => pair::unpair(context, args).await,
         Command::Status => status::status(context).await,

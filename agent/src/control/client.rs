@@ -283,6 +283,18 @@ impl Client {
         Ok(self.into_halves())
     }
 
+    /// From now on every approval and lock and every change of them comes through the receiver.
+    ///
+    /// # Errors
+    /// [`ClientError::Closed`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::request`].
+    pub async fn subscribe_guard(mut self) -> Result<(Sender, Receiver), ClientError> {
+        self.sender.json(&ClientMessage::SubscribeGuard {}).await?;
+        Ok(self.into_halves())
+    }
+
     /// Both halves, for an attached terminal: open streams and writers with the messages of the agent link.
     pub fn into_halves(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)

@@ -58,6 +58,10 @@ pub enum ClientMessage {
     /// From now on every change comes as `session` and `session_removed`; first every session as it is. A client that
     /// is too slow gets every session again.
     Subscribe {},
+    /// From now on every change of approvals and locks comes as `approval`, `lock` and `lock_ended`; first every approval that
+    /// is open or became final within a day, `approvals_sent`, every lock, `locks_sent`. A client that is too slow gets
+    /// all of this again.
+    SubscribeGuard {},
     /// A hook of Claude Code, from a session. Answer: `hooked`.
     Hook {
         /// Number of the request.

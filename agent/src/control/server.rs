@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::codec::{Packet, decode, encode_frame, encode_json};
 use super::{ClientMessage, DaemonMessage, FromClient, FromDaemon, Links, Status};
 use crate::channel::{Channels, Outgoing};
-use crate::guard::{Guard, Who};
+use crate::guard::{Guard, GuardEvent, Who};
 use crate::paths::Paths;
 use crate::supervisor::{SessionEvent, Supervisor};
 
@@ -177,6 +177,7 @@ struct Connection {
     channels: Channels,
     requests: Arc<Semaphore>,
     is_subscribed: bool,
+    is_guard_subscribed: bool,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -214,6 +215,7 @@ impl Connection {
             channels,
             requests,
             is_subscribed: false,
+            is_guard_subscribed: false,
             tasks,
             cancel: cancel.clone(),
         };
@@ -309,6 +311,17 @@ impl Connection {
                 });
             }
             ClientMessage::Subscribe {} => {}
+            ClientMessage::SubscribeGuard {} if who.is_operator() && !self.is_guard_subscribed => {
+                self.is_guard_subscribed = true;
+                let (answers, cancel) = (self.answers.clone(), self.cancel.clone());
+                self.tasks.spawn(async move {
+                    tokio::select! {
+                        () = cancel.cancelled() => {}
+                        () = tell_guard(&daemon.guard, &answers) => {}
+                    }
+                });
+            }
+            ClientMessage::SubscribeGuard {} => {}
         }
     }
 
@@ -437,6 +450,39 @@ async fn tell_changes(supervisor: &Supervisor, answers: &Answers) {
             Ok(SessionEvent::Removed(session)) => {
                 known.remove(&session);
                 send(answers, &AgentMessage::SessionRemoved { session }).await;
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => is_behind = true,
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Sends approvals and locks, then every change of them. After a lag, sends everything again.
+async fn tell_guard(guard: &Guard, answers: &Answers) {
+    let mut events = guard.subscribe();
+    let mut is_behind = true;
+    loop {
+        if is_behind {
+            match guard.told().await {
+                Ok(approvals) => {
+                    for approval in approvals {
+                        send(answers, &AgentMessage::Approval { approval: Box::new(approval) }).await;
+                    }
+                    send(answers, &AgentMessage::ApprovalsSent {}).await;
+                }
+                Err(error) => send(answers, &DaemonMessage::Failed { request: 0, error }).await,
+            }
+            for lock in guard.locks().list() {
+                send(answers, &AgentMessage::Lock { lock: Box::new(lock) }).await;
+            }
+            send(answers, &AgentMessage::LocksSent {}).await;
+        }
+        is_behind = false;
+        match events.recv().await {
+            Ok(GuardEvent::Approval(approval)) => send(answers, &AgentMessage::Approval { approval }).await,
+            Ok(GuardEvent::Lock(lock)) => send(answers, &AgentMessage::Lock { lock }).await,
+            Ok(GuardEvent::LockEnded { lock, end }) => {
+                send(answers, &AgentMessage::LockEnded { lock, end }).await;
             }
             Err(broadcast::error::RecvError::Lagged(_)) => is_behind = true,
             Err(broadcast::error::RecvError::Closed) => return,
