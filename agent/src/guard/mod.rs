@@ -10,6 +10,7 @@ mod gate;
 pub mod lock;
 mod locking;
 mod ops;
+pub mod risk;
 mod wording;
 
 use std::sync::Arc;
