@@ -147,6 +147,27 @@ impl Store {
         writing.commit().await?;
         Ok(())
     }
+
+    /// Does to the tables of locks what no program does.
+    #[cfg(test)]
+    pub(crate) async fn break_locks(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.pool).await.unwrap();
+    }
+
+    /// The database gets no room beyond what it has: SQLite then answers as on a full disk.
+    #[cfg(test)]
+    pub(crate) async fn fill_up(&self) {
+        let mut connections = Vec::new();
+        while let Some(connection) = self.pool.try_acquire() {
+            connections.push(connection);
+        }
+        for connection in &mut connections {
+            sqlx::query("PRAGMA max_page_count = 1").execute(&mut **connection).await.unwrap();
+        }
+        assert!(!connections.is_empty(), "nobody else uses the database now");
+        self.pool
+            .set_connect_options(self.pool.connect_options().as_ref().clone().pragma("max_page_count", "1"));
+    }
 }
 
 /// Paths are bytes: those that are not UTF-8 are stored as numbers.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use claudenest_shared::id::{LockId, SessionId};
 use claudenest_shared::lock::{DEFAULT_LEASE_S, Lock, LockEnd, LockHolder, LockKind, LockOrigin};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use super::core::{Ask, Change, Held, Obstacle, Table, Ticket, Want};
 use super::keys::{self, Finder, KeyError};
@@ -93,12 +92,11 @@ impl Actor {
         Ok(actor)
     }
 
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let active = Arc::clone(&self.active);
         loop {
             let pause = self.pause();
             tokio::select! {
-                () = cancel.cancelled() => return,
                 () = active.notify.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 command = commands.recv() => {

@@ -157,24 +157,34 @@ impl Finder {
             into.insert(Key::Name { dir: within, name: plain.clone() });
             into.insert(Key::Name { dir: within, name: folded.clone() });
         }
-        let last = names.iter().fold(dir.to_owned(), |path, name| path.join(name));
-        if let Ok(metadata) = std::fs::symlink_metadata(&last) {
-            keys.own.insert(Key::Node(node(&metadata)));
+        let spot = names.iter().fold(dir.to_owned(), |path, name| path.join(name));
+        for above in dir.ancestors() {
+            self.add_directory(&mut keys.above, above);
         }
         let mounts = self.mounts.get_or_insert_with(Mounts::read);
-        let mut places = vec![dir.to_owned()];
-        places.extend(mounts.other_places(dir, within));
+        let places = match std::fs::symlink_metadata(&spot) {
+            Ok(metadata) => {
+                keys.own.insert(Key::Node(node(&metadata)));
+                mounts.other_places(&spot, node(&metadata))
+            }
+            Err(_) => {
+                let places = mounts.other_places(dir, within).into_iter();
+                places.map(|place| names.iter().fold(place, |path, name| path.join(name))).collect()
+            }
+        };
         for place in places {
-            for above in place.ancestors() {
+            self.add_directory(&mut keys.own, &place);
+            for above in place.ancestors().skip(1) {
                 self.add_directory(&mut keys.above, above);
             }
         }
     }
 
-    /// A directory by itself and by its name.
+    /// A directory, or a file that is mounted somewhere, by itself and by its name.
     fn add_directory(&mut self, into: &mut BTreeSet<Key>, dir: &Path) {
-        let Ok(metadata) = std::fs::metadata(dir) else { return };
-        into.insert(Key::Node(node(&metadata)));
+        if let Ok(metadata) = std::fs::symlink_metadata(dir) {
+            into.insert(Key::Node(node(&metadata)));
+        }
         if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
             && let Ok(of_parent) = std::fs::metadata(parent)
         {
@@ -221,10 +231,11 @@ pub fn project_of(path: &Path, cwd: &Path) -> PathBuf {
     }
 }
 
-/// What is seen at a place, with two calls.
+/// What is seen at a place; two calls unless directories are missing.
 fn mark(spot: &Path) -> Mark {
     let entry = std::fs::symlink_metadata(spot).ok().map(|metadata| node(&metadata));
-    let dir = spot.parent().and_then(|dir| std::fs::metadata(dir).ok()).map(|metadata| node(&metadata));
+    let dirs = spot.ancestors().skip(1);
+    let dir = dirs.filter_map(|dir| std::fs::metadata(dir).ok()).next().map(|metadata| node(&metadata));
     Mark { dir, entry }
 }
 

@@ -172,7 +172,8 @@ impl Locks {
         };
         let (shown, active) = (Arc::clone(&inner.shown), Arc::clone(&inner.active));
         let actor = Actor::start(settings, store, shown, active, events, is_live).await?;
-        tasks.spawn(actor.run(receiver, cancel));
+        // Cut off wherever it is, as by a kill: what is not on disk then was not granted.
+        tasks.spawn(cancel.run_until_cancelled_owned(actor.run(receiver)));
         Ok(Self { inner: Arc::new(inner) })
     }
 

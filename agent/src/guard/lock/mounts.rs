@@ -44,16 +44,16 @@ impl Mounts {
         Self { mounts }
     }
 
-    /// Other places of `dir`, a path without symbolic links whose identity is `node`.
-    pub fn other_places(&self, dir: &Path, node: Node) -> Vec<PathBuf> {
-        let lies_in = |mount: &&Mount| dir.starts_with(&mount.point);
+    /// Other places of what is at `path`, which has no symbolic links in its directories and the identity `node`.
+    pub fn other_places(&self, path: &Path, node: Node) -> Vec<PathBuf> {
+        let lies_in = |mount: &&Mount| path.starts_with(&mount.point);
         // The last one counts among mounts at one point: it lies on top.
         let Some(here) =
             self.mounts.iter().filter(lies_in).max_by_key(|mount| mount.point.components().count())
         else {
             return Vec::new();
         };
-        let Ok(rest) = dir.strip_prefix(&here.point) else { return Vec::new() };
+        let Ok(rest) = path.strip_prefix(&here.point) else { return Vec::new() };
         let inside = here.root.join(rest);
         self.mounts
             .iter()
@@ -61,7 +61,8 @@ impl Mounts {
             .filter_map(|mount| Some(join(&mount.point, inside.strip_prefix(&mount.root).ok()?)))
             // Hidden by another mount, it would be another directory.
             .filter(|place| {
-                std::fs::metadata(place).is_ok_and(|found| (found.dev(), found.ino()) == (node.dev, node.ino))
+                std::fs::symlink_metadata(place)
+                    .is_ok_and(|found| (found.dev(), found.ino()) == (node.dev, node.ino))
             })
             .take(MAX_PLACES)
             .collect()

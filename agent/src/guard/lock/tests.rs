@@ -12,6 +12,10 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::store::Store;
 
+mod histories;
+mod judge;
+mod places;
+mod queue;
 mod spellings;
 
 /// Clocks that a test moves.
@@ -28,8 +32,20 @@ impl TestClock {
         self.jump(i64::try_from(ms).unwrap());
     }
 
+    pub(super) fn mono_ms(&self) -> u64 {
+        self.clock()().mono.0
+    }
+
     pub(super) fn jump(&self, ms: i64) {
         self.wall.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn wall_only(&self) -> Clock {
+        let clock = self.clock();
+        Arc::new(move || {
+            let wall = clock().wall;
+            Now { mono: Mono(wall.0.unsigned_abs()), wall }
+        })
     }
 
     fn clock(&self) -> Clock {
@@ -47,6 +63,8 @@ pub(super) struct Bed {
     pub(super) clock: TestClock,
     pub(super) boot: String,
     pub(super) folds: Folds,
+    /// The fault of leases that follow the wall clock.
+    pub(super) is_wall_lease: bool,
 }
 
 pub(super) struct Running {
@@ -63,7 +81,13 @@ impl Bed {
         let root = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
         let dir = tempfile::Builder::new().prefix("locks").tempdir_in(root).unwrap();
         std::fs::create_dir(dir.path().join("work")).unwrap();
-        Self { dir, clock: TestClock::default(), boot: "first boot".to_owned(), folds: Folds::default() }
+        Self {
+            dir,
+            clock: TestClock::default(),
+            boot: "first boot".to_owned(),
+            folds: Folds::default(),
+            is_wall_lease: false,
+        }
     }
 
     pub(super) fn work(&self) -> PathBuf {
@@ -83,9 +107,26 @@ impl Bed {
 
     pub(super) async fn start_with(&self, is_live: impl Fn(SessionId) -> bool) -> Running {
         let store = Store::open(&self.dir.path().join("data")).await.unwrap();
+        self.start_on(store, is_live).await
+    }
+
+    pub(super) async fn start_on(&self, store: Store, is_live: impl Fn(SessionId) -> bool) -> Running {
+        self.start_booted(store, None, is_live).await
+    }
+
+    /// After another boot, if it has a number.
+    pub(super) async fn start_booted(
+        &self,
+        store: Store,
+        boot: Option<u64>,
+        is_live: impl Fn(SessionId) -> bool,
+    ) -> Running {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let settings =
-            LockSettings { clock: self.clock.clock(), boot: self.boot.clone(), folds: self.folds.clone() };
+        let settings = LockSettings {
+            clock: if self.is_wall_lease { self.clock.wall_only() } else { self.clock.clock() },
+            boot: boot.map_or_else(|| self.boot.clone(), |boot| format!("boot {boot}")),
+            folds: self.folds.clone(),
+        };
         let locks = Locks::start(settings, store.clone(), is_live, &tasks, cancel.clone()).await.unwrap();
         Running { locks, store, tasks, cancel }
     }
@@ -94,10 +135,15 @@ impl Bed {
 impl Running {
     /// Ends as if killed: nothing is said to anybody.
     pub(super) async fn kill(self) {
+        self.end().await;
+        self.store.close().await;
+    }
+
+    /// Only the owner task ends, wherever it is; the store stays open.
+    pub(super) async fn end(&self) {
         self.cancel.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.store.close().await;
     }
 
     pub(super) async fn write(&self, n: u128, path: &Path) -> Result<Vec<Lock>, Refusal> {

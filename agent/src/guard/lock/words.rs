@@ -58,7 +58,7 @@ pub enum Key {
 /// What is seen of a place, to notice that its keys are not true any more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mark {
-    /// The directory.
+    /// The nearest directory that exists.
     pub dir: Option<Node>,
     /// What the name means.
     pub entry: Option<Node>,
