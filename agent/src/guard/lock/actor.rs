@@ -12,7 +12,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::core::{Ask, Change, Held, Obstacle, Table, Ticket, Want};
 use super::keys::{self, Finder, KeyError};
 use super::words::{Conflict, Key, Keys, Mono, Now, Refusal};
-use super::{Active, LockEvent, LockSettings, Releaser, Shown, Wish, Write, guard};
+use super::{Active, LockEvent, LockSettings, Releaser, Shown, Wish, guard};
+use crate::guard::risk::WrittenPath;
 use crate::store::{SavedLock, Store, StoreError};
 
 /// Looking at files takes microseconds; a file system that does not answer must not hold up those who use others for ever.
@@ -25,7 +26,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub(super) type Answer = oneshot::Sender<Result<Vec<Lock>, Refusal>>;
 
 pub(super) enum Command {
-    Write { who: LockHolder, cwd: PathBuf, paths: Vec<Write>, answer: Answer },
+    Write { who: LockHolder, cwd: PathBuf, paths: Vec<WrittenPath>, answer: Answer },
     Acquire { wish: Box<Wish>, answer: Answer },
     Release { lock: LockId, by: Releaser, answer: Answer },
     SessionEnded { session: SessionId, answer: Answer },
@@ -197,7 +198,7 @@ impl Actor {
     }
 
     async fn acquire(&mut self, wish: Wish, answer: Answer) {
-        let path = Write { path: wish.path.clone(), is_tree: wish.kind == LockKind::Directory };
+        let path = WrittenPath { path: wish.path.clone(), is_tree: wish.kind == LockKind::Directory };
         let mut wants = match self.look(vec![path.clone()], wish.cwd.clone(), false).await {
             Ok(wants) => wants,
             Err(refusal) => {
@@ -256,7 +257,7 @@ impl Actor {
     }
 
     /// Grants or says who is in the way.
-    async fn grant(&mut self, ask: Ask, paths: &[Write]) -> Result<Vec<LockId>, Refusal> {
+    async fn grant(&mut self, ask: Ask, paths: &[WrittenPath]) -> Result<Vec<LockId>, Refusal> {
         let now = self.now();
         let planned = self.table.acquire(now, &ask, || LockId(uuid::Uuid::now_v7()));
         match planned {
@@ -270,7 +271,7 @@ impl Actor {
         }
     }
 
-    fn refusal(&self, obstacle: &Obstacle, paths: &[Write], now: Now) -> Refusal {
+    fn refusal(&self, obstacle: &Obstacle, paths: &[WrittenPath], now: Now) -> Refusal {
         match obstacle {
             Obstacle::TooMany { limit } => Refusal::TooMany(*limit),
             Obstacle::Held { lock, want } => match self.table.get(*lock) {
@@ -342,11 +343,11 @@ impl Actor {
         let hit = self.table.hit_by(&waiter.ask);
         self.tell_waiters_changed(&hit);
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
-        let paths: Vec<Write> = waiter
+        let paths: Vec<WrittenPath> = waiter
             .ask
             .wants
             .iter()
-            .map(|want| Write { path: want.keys.path().to_owned(), is_tree: false })
+            .map(|want| WrittenPath { path: want.keys.path().to_owned(), is_tree: false })
             .collect();
         let refusal = match self.table.first_hit(&waiter.ask) {
             Some((lock, want)) => self.refusal(&Obstacle::Held { lock, want }, &paths, self.now()),
@@ -367,10 +368,10 @@ impl Actor {
             let (ticket, ask) = (waiter.ticket, waiter.ask.clone());
             self.table.leave(ticket);
             let Some(waiting) = self.waiting.remove(&ticket) else { continue };
-            let paths: Vec<Write> = ask
+            let paths: Vec<WrittenPath> = ask
                 .wants
                 .iter()
-                .map(|want| Write { path: want.keys.path().to_owned(), is_tree: false })
+                .map(|want| WrittenPath { path: want.keys.path().to_owned(), is_tree: false })
                 .collect();
             // The files may be others by now.
             let result = match self.refresh(ask).await {
@@ -382,7 +383,12 @@ impl Actor {
     }
 
     /// Looks at paths, and again at the places of locks where something was replaced.
-    async fn look(&mut self, paths: Vec<Write>, cwd: PathBuf, is_write: bool) -> Result<Vec<Want>, Refusal> {
+    async fn look(
+        &mut self,
+        paths: Vec<WrittenPath>,
+        cwd: PathBuf,
+        is_write: bool,
+    ) -> Result<Vec<Want>, Refusal> {
         let mut finder = Finder::with_folds(self.settings.folds.clone());
         let held = self.held_keys();
         let job = tokio::task::spawn_blocking(move || {
@@ -471,7 +477,7 @@ fn trees(held: &[(LockId, LockKind, Arc<Keys>)], fresh: &[(LockId, Arc<Keys>)]) 
 /// What a write wants. `Ok(None)`: nothing that could be locked, like `/dev/null`.
 fn look_at(
     finder: &mut Finder,
-    write: &Write,
+    write: &WrittenPath,
     cwd: &Path,
     is_write: bool,
     trees: &[Arc<Keys>],

@@ -31,6 +31,7 @@ use self::actor::{Actor, Command};
 pub use self::fold::{Fold, Folds};
 pub use self::ops::Asker;
 pub use self::words::{Conflict, Key, Keys, Mark, Mono, Node, Now, Refusal};
+use crate::guard::risk::WrittenPath;
 use crate::store::{Store, StoreError};
 
 /// Commands that wait for the owner task; more callers wait at the channel.
@@ -52,15 +53,6 @@ pub enum LockEvent {
         /// Why.
         end: LockEnd,
     },
-}
-
-/// A path that is about to be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Write {
-    /// Absolute.
-    pub path: PathBuf,
-    /// The whole directory tree below it may change.
-    pub is_tree: bool,
 }
 
 /// An explicit wish for a lock.
@@ -190,7 +182,7 @@ impl Locks {
         session: SessionId,
         name: &str,
         cwd: &Path,
-        paths: &[Write],
+        paths: &[WrittenPath],
     ) -> Result<Vec<Lock>, Refusal> {
         if paths.is_empty() {
             return Ok(Vec::new());

@@ -152,7 +152,7 @@ impl Running {
 
     pub(super) async fn write_tree(&self, n: u128, path: &Path, is_tree: bool) -> Result<Vec<Lock>, Refusal> {
         let cwd = path.parent().unwrap_or(path).to_owned();
-        let write = Write { path: path.to_owned(), is_tree };
+        let write = WrittenPath { path: path.to_owned(), is_tree };
         self.locks.write(session(n), &name(n), &cwd, &[write]).await
     }
 }
@@ -221,7 +221,7 @@ async fn several_paths_are_locked_together_or_not_at_all() {
     let running = bed.start().await;
     let (a, b) = (bed.file("a"), bed.file("b"));
     running.write(1, &b).await.unwrap();
-    let both = [&a, &b].map(|path| Write { path: path.clone(), is_tree: false });
+    let both = [&a, &b].map(|path| WrittenPath { path: path.clone(), is_tree: false });
     let refused = running.locks.write(session(2), "two", &bed.work(), &both).await;
     assert_eq!(conflict(refused).path, b);
     assert_eq!(running.locks.list().len(), 1);

@@ -149,8 +149,8 @@ impl Scribe {
             };
             PathBuf::from(format!("{}/{spelling}", self.bed.work().display()))
         };
-        let writes: Vec<Write> =
-            files.iter().map(|at| Write { path: path(dice, *at), is_tree: false }).collect();
+        let writes: Vec<WrittenPath> =
+            files.iter().map(|at| WrittenPath { path: path(dice, *at), is_tree: false }).collect();
         let things = files.iter().map(|at| THINGS[*at].0).collect();
         let lease_ms = u64::from(DEFAULT_LEASE_S) * 1000;
         let work =

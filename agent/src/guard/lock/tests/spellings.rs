@@ -47,7 +47,7 @@ async fn every_spelling_of_a_path_is_the_same_file() {
     ];
     for (index, spelling) in spellings.iter().enumerate() {
         let lock = running.write(1, &file).await.unwrap().remove(0);
-        let write = Write { path: PathBuf::from(spelling), is_tree: false };
+        let write = WrittenPath { path: PathBuf::from(spelling), is_tree: false };
         let refused = running.locks.write(session(2), "two", &work, std::slice::from_ref(&write)).await;
         let lock_hit = conflict(refused).lock;
         assert_eq!(lock_hit.id, lock.id, "{index}: {spelling}");
