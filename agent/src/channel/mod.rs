@@ -15,6 +15,7 @@ use claudenest_shared::wire::frame::{FLAG_REFUSED, Frame, FrameKind};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::session::sanitise::offer::OfferBlanker;
 use crate::session::{
     AckReceiver, OutputStream, SessionHandle, StreamControl, StreamOpened, Writer, WriterOpen,
 };
@@ -152,7 +153,9 @@ impl Channels {
         // The old one first: its frames must not follow the new answer.
         self.open.remove(&channel);
         self.say(AgentMessage::StreamOpened { channel, epoch, offset, head, size }).await;
-        let task = self.tasks.spawn(stream_out(stream, channel, self.out.clone()));
+        // What a program wants on the clipboard is for pages, which ask a person first.
+        let blanker = self.is_local.then(OfferBlanker::default);
+        let task = self.tasks.spawn(stream_out(stream, channel, blanker, self.out.clone()));
         self.open.insert(channel, Channel { session, purpose: Purpose::Stream(control), task });
         Ok(())
     }
@@ -192,8 +195,19 @@ fn was_closed(channel: u16) -> Outgoing {
     Outgoing::Message(AgentMessage::ChannelClosed { channel, error: Some(error) })
 }
 
-async fn stream_out(mut stream: OutputStream, channel: u16, out: mpsc::Sender<Outgoing>) {
-    while let Some(frame) = stream.next().await {
+async fn stream_out(
+    mut stream: OutputStream,
+    channel: u16,
+    mut blanker: Option<OfferBlanker>,
+    out: mpsc::Sender<Outgoing>,
+) {
+    while let Some(mut frame) = stream.next().await {
+        match &mut blanker {
+            Some(blanker) if frame.kind == FrameKind::Output => frame.payload = blanker.blank(frame.payload),
+            // A screen is complete: what was begun before it is not gone on with.
+            Some(blanker) if frame.kind == FrameKind::Snapshot => *blanker = OfferBlanker::default(),
+            _ => {}
+        }
         let is_end = frame.kind == FrameKind::Exit;
         if out.send(Outgoing::Frame(Frame { channel, ..frame })).await.is_err() {
             return;

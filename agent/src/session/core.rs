@@ -124,6 +124,7 @@ impl Core {
         let room = new.len() + self.sanitiser.pending_len();
         let (mut clean, mut events) = (Vec::with_capacity(room), Vec::new());
         let before = self.sanitiser.clone();
+        self.sanitiser.keep_offers(offset >= self.live_from);
         self.sanitiser.push(new, &mut clean, &mut events);
         let is_query = |event: &Event| matches!(event, Event::Query(_));
         let queries = if events.iter().any(is_query) { self.locate(before, new) } else { Vec::new() };

@@ -47,10 +47,18 @@ pub(super) fn plain_length(buf: &[u8]) -> Option<usize> {
     (0x40..=0x7e).contains(&rest[inside]).then_some(inside + 3)
 }
 
-/// Writes a complete CSI sequence and fills it up to `length`.
-pub(super) fn write(sequence: &[u8], length: usize, out: &mut Vec<u8>, events: &mut Vec<Event>) {
+/// Writes a complete CSI sequence and fills it up to `length`. `is_marked`: it comes right behind a character with marks.
+pub(super) fn write(
+    sequence: &[u8],
+    length: usize,
+    is_marked: bool,
+    out: &mut Vec<u8>,
+    events: &mut Vec<Event>,
+) {
     let end = out.len() + length;
-    match parse(sequence).map_or(Verdict::Blank, |parts| judge(&parts)) {
+    // Nothing that is used repeats marks (REP is sent for ASCII), and each costs a terminal a string.
+    let is_dear = |parts: &Parts<'_>| is_marked && parts.last == b'b' && parts.intermediate == 0;
+    match parse(sequence).filter(|parts| !is_dear(parts)).map_or(Verdict::Blank, |parts| judge(&parts)) {
         Verdict::Keep { max } => {
             let start = out.len();
             out.extend_from_slice(sequence);

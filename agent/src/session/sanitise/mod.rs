@@ -13,6 +13,7 @@
 //! | text, C0 controls | as it is | |
 //! | DEL | blanked: terminals ignore it, but xterm.js 6.0 logs an error for each | |
 //! | invalid UTF-8 | `?` for each ill-formed part | |
+//! | marks without a column (combining characters) | eight on a character, further ones blanked | |
 //! | C1 as UTF-8 (`C2 9B`) | treated and written as its 7-bit form (`ESC [`) | as that |
 //! | ENQ | blanked | query |
 //! | CSI of known kinds | kept; numbers above 9999 (counts above 512, of rows above 300) clamped | |
@@ -25,7 +26,7 @@
 //! | OSC 8 | http and https kept; any other target closes the link instead | |
 //! | OSC 9;4 | kept | progress |
 //! | OSC 9, 777 | blanked | notification |
-//! | OSC 52 | blanked | clipboard write; reads silently refused |
+//! | OSC 52, 952 | a write blanked, or kept as an [offer](offer) where somebody watches; reads blanked, never answered | |
 //! | OSC 7, 133, 633, 1337, 99, all others | blanked | |
 //! | DCS, APC, PM, SOS (sixel, kitty graphics, pass-through) | blanked | |
 //! | unfinished beyond the bounds | blanked, then swallowed up to the terminator | |
@@ -33,10 +34,10 @@
 //! OSC 133 and 633 are blanked because some terminals answer clicks on marked prompts with input.
 
 mod csi;
+pub mod offer;
 mod osc;
 mod query;
-
-use memchr::{memchr, memchr3};
+mod text;
 
 pub use query::{AnswerContext, Mode, ModeState, Query, Rgb, answer};
 
@@ -53,8 +54,9 @@ const C1_LEAD: u8 = 0xc2;
 const SEQUENCE_MAX: usize = 256;
 /// Longest string (OSC, DCS, APC, PM, SOS) that is understood: a choice, four times the longest sensible link.
 const STRING_MAX: usize = 8 * 1024;
-/// Longest OSC 52: a copied answer of Claude Code, in base64. A choice.
-const CLIPBOARD_MAX: usize = 128 * 1024;
+/// Longest OSC 52: 48 KiB of text in base64, more than a copied answer of Claude Code has. What the screen model keeps of
+/// an unfinished sequence is no less, so that a snapshot in the middle of one loses nothing.
+const CLIPBOARD_MAX: usize = 64 * 1024;
 /// After an overlong string this much more is swallowed while its terminator is missing, so that a stray
 /// introducer cannot darken a session for ever. A choice, larger than most sixel images.
 const STRING_SWALLOW_MAX: usize = 4 * 1024 * 1024;
@@ -70,11 +72,6 @@ pub enum Event {
     Query(Query),
     /// The window title: at most 256 characters, no controls, no bidi marks. May be empty.
     Title(String),
-    /// The child wants to set the clipboard. Only a person's click may do that.
-    ClipboardWrite {
-        /// Base64 (unchecked padding), at most 128 KiB.
-        data: String,
-    },
     /// OSC 9;4.
     Progress {
         /// 0 none, 1 normal, 2 error, 3 busy, 4 paused.
@@ -123,9 +120,18 @@ pub struct Sanitiser {
     /// Bytes of `pending` that are known to hold no end of the string it begins with.
     scanned: usize,
     swallow: Option<Swallow>,
+    /// Marks since the last character, at the end of the output so far.
+    marks: usize,
+    keeps_offers: bool,
 }
 
 impl Sanitiser {
+    /// Whether what the child wants on the clipboard stays in the output as an [offer]: only where it is watched while it
+    /// comes.
+    pub fn keep_offers(&mut self, is_live: bool) {
+        self.keeps_offers = is_live;
+    }
+
     /// Filters a piece of output. Appends to `out` and `events`.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>, events: &mut Vec<Event>) {
         out.reserve(input.len() + self.pending.len());
@@ -148,11 +154,11 @@ impl Sanitiser {
     pub fn flush(&mut self, out: &mut Vec<u8>) {
         let is_text = self.swallow.is_none() && self.pending.first().is_some_and(|first| *first >= 0x80);
         if is_text {
-            invalid(out, self.pending.len());
+            text::invalid(out, self.pending.len());
         } else {
             blank(out, self.pending.len());
         }
-        *self = Self::default();
+        *self = Self { keeps_offers: self.keeps_offers, ..Self::default() };
     }
 
     /// Bytes held back.
@@ -160,9 +166,9 @@ impl Sanitiser {
         self.pending.len()
     }
 
-    /// True if nothing is held back or being swallowed: the output so far stands alone.
+    /// True if nothing is held back, being swallowed or counted: the output so far stands alone.
     pub fn is_ground(&self) -> bool {
-        self.pending.is_empty() && self.swallow.is_none()
+        self.pending.is_empty() && self.swallow.is_none() && self.marks == 0
     }
 
     /// Continues the unit in `pending` with more input; returns the input that is left.
@@ -206,19 +212,26 @@ impl Sanitiser {
             }
         }
         match buf {
-            [ESC, ..] | [C1_LEAD, 0x80..=0x9f, ..] => self.escape(buf, out, events),
+            [ESC, ..] | [C1_LEAD, 0x80..=0x9f, ..] => {
+                let consumed = self.escape(buf, out, events);
+                if consumed > 0 {
+                    self.marks = 0;
+                }
+                consumed
+            }
             [ENQ, ..] => {
+                self.marks = 0;
                 events.push(Event::Query(Query::Enquiry));
                 blank(out, 1);
                 1
             }
-            _ => text(buf, out),
+            _ => text::write(buf, &mut self.marks, out),
         }
     }
 
     fn escape(&mut self, buf: &[u8], out: &mut Vec<u8>, events: &mut Vec<Event>) -> usize {
         if let Some(length) = csi::plain_length(buf) {
-            csi::write(&buf[..length], length, out, events);
+            csi::write(&buf[..length], length, self.marks > 0, out, events);
             return length;
         }
         self.escape_slowly(buf, out, events)
@@ -261,7 +274,7 @@ impl Sanitiser {
                     execute(&controls, out, events);
                     let length = index - controls.len();
                     if is_csi {
-                        csi::write(&clean, length, out, events);
+                        csi::write(&clean, length, self.marks > 0, out, events);
                     } else {
                         csi::write_escape(&clean, length, out, events);
                     }
@@ -289,8 +302,8 @@ impl Sanitiser {
         events: &mut Vec<Event>,
     ) -> usize {
         let is_osc = kind == StringKind::Osc;
-        let is_clipboard = is_osc && start == 2 && buf[start..].starts_with(b"52;");
-        let max = if is_clipboard { CLIPBOARD_MAX } else { STRING_MAX };
+        let is_copy = is_osc && start == 2 && offer::is_clipboard(&buf[start..]);
+        let max = if is_copy { CLIPBOARD_MAX } else { STRING_MAX };
         let end = buf.len().min(max);
         let (body_end, undecided) = match find_end(&buf[..end], start.max(self.scanned), is_osc) {
             End::At { at, length } => {
@@ -298,7 +311,7 @@ impl Sanitiser {
                 let total = at + length - controls.len();
                 let body = &buf[start..at];
                 match kind {
-                    StringKind::Osc => osc::write(body, length, total, out, events),
+                    StringKind::Osc => osc::write(body, (length, total), self.keeps_offers, out, events),
                     StringKind::Dcs => {
                         events.extend(query::of_dcs(body).map(Event::Query));
                         blank(out, total);
@@ -403,61 +416,9 @@ fn find_end(buf: &[u8], from: usize, is_osc: bool) -> End {
     }
 }
 
-/// Text from the start of `buf`: returns its length, without a character whose end is not there yet.
-fn text(buf: &[u8], out: &mut Vec<u8>) -> usize {
-    let mut run = buf.len();
-    let mut is_closed = false;
-    let mut from = 0;
-    while let Some(found) = memchr3(ESC, ENQ, C1_LEAD, &buf[from..]) {
-        let at = from + found;
-        if buf[at] == C1_LEAD && buf.get(at + 1).is_some_and(|next| !(0x80..=0x9f).contains(next)) {
-            from = at + 1;
-            continue;
-        }
-        run = at;
-        is_closed = true;
-        break;
-    }
-    let mut rest = &buf[..run];
-    loop {
-        let error = match std::str::from_utf8(rest) {
-            Ok(_) => {
-                characters(rest, out);
-                return run;
-            }
-            Err(error) => error,
-        };
-        let (valid, others) = rest.split_at(error.valid_up_to());
-        characters(valid, out);
-        let ill_formed = match error.error_len() {
-            Some(length) => length,
-            None if is_closed => others.len(),
-            None => return run - others.len(),
-        };
-        invalid(out, ill_formed);
-        rest = &others[ill_formed..];
-    }
-}
-
-/// Writes well-formed text.
-fn characters(text: &[u8], out: &mut Vec<u8>) {
-    let mut from = out.len();
-    out.extend_from_slice(text);
-    while let Some(found) = memchr(DEL, &out[from..]) {
-        from += found;
-        out[from] = 0;
-    }
-}
-
 /// Writes `length` ignored bytes.
 fn blank(out: &mut Vec<u8>, length: usize) {
     out.resize(out.len() + length, 0);
-}
-
-/// Stands for one ill-formed part of UTF-8: one cell, as a terminal would show U+FFFD.
-fn invalid(out: &mut Vec<u8>, length: usize) {
-    out.push(b'?');
-    blank(out, length - 1);
 }
 
 /// Writes the controls that were inside a sequence.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::offer;
 use super::query::Query;
 use super::{ESC, Event};
 
@@ -14,11 +15,11 @@ const LINK_ID_MAX: usize = 250;
 /// Colour questions in one string: the palette has 256.
 const QUERIES_MAX: usize = 256;
 
-/// Writes an OSC string, given its body and the length of its terminator, and fills it up to `length`.
+/// Writes an OSC string, given its body and the lengths of its terminator and of all of it, which are filled up.
 pub(super) fn write(
     body: &[u8],
-    terminator: usize,
-    length: usize,
+    (terminator, length): (usize, usize),
+    keeps_offers: bool,
     out: &mut Vec<u8>,
     events: &mut Vec<Event>,
 ) {
@@ -29,7 +30,7 @@ pub(super) fn write(
     } else {
         body.into()
     };
-    if let Some(kept) = std::str::from_utf8(&body).ok().and_then(|body| judge(body, events)) {
+    if let Some(kept) = std::str::from_utf8(&body).ok().and_then(|body| judge(body, keeps_offers, events)) {
         out.extend_from_slice(&[ESC, b']']);
         out.extend_from_slice(kept.as_bytes());
         out.extend_from_slice(if terminator == 1 { b"\x07" } else { b"\x1b\\" });
@@ -39,7 +40,7 @@ pub(super) fn write(
 }
 
 /// The body towards viewers, if any.
-fn judge(body: &str, events: &mut Vec<Event>) -> Option<String> {
+fn judge(body: &str, keeps_offers: bool, events: &mut Vec<Event>) -> Option<String> {
     let (number, rest) = match body.split_once(';') {
         Some((number, rest)) => (number, Some(rest)),
         None => (body, None),
@@ -62,10 +63,7 @@ fn judge(body: &str, events: &mut Vec<Event>) -> Option<String> {
         (8, Some(rest)) => link(rest),
         (9, Some(rest)) => progress_or_notification(rest, events),
         (10..=19, Some(rest)) => dynamic_colours(number, rest, events),
-        (52, Some(rest)) => {
-            clipboard(rest, events);
-            None
-        }
+        (52 | offer::NUMBER, Some(rest)) if keeps_offers => offer::of(number, rest),
         (104, Some(rest)) if rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b';') => {
             rest.split(';').all(is_palette_index).then(|| format!("104;{rest}"))
         }
@@ -174,13 +172,4 @@ fn progress_or_notification(rest: &str, events: &mut Vec<Event>) -> Option<Strin
         events.push(Event::Notification { title: None, body: cleaned(rest) });
     }
     None
-}
-
-fn clipboard(rest: &str, events: &mut Vec<Event>) {
-    let Some((_, data)) = rest.split_once(';') else { return };
-    let is_base64 =
-        data.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
-    if !data.is_empty() && is_base64 {
-        events.push(Event::ClipboardWrite { data: data.to_owned() });
-    }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::sanitise;
+use super::tests::{sanitise, sanitise_with};
 use super::*;
 
 /// A parser of our own rule: output consists of whole UTF-8, controls and the few canonical sequences.
@@ -10,6 +10,12 @@ use super::*;
 fn check_canonical(out: &[u8]) {
     let text = std::str::from_utf8(out).expect("output is UTF-8");
     assert!(!text.contains(|character: char| matches!(character, '\x05' | '\u{80}'..='\u{9f}')));
+    let mut marks = 0;
+    for character in text.chars() {
+        let is_mark = character >= '\u{a0}' && crate::session::screen::columns(u32::from(character)) == 0;
+        marks = if is_mark { marks + 1 } else { 0 };
+        assert!(marks <= 8, "{marks} marks in {text:?}");
+    }
     for piece in text.split('\x1b').skip(1) {
         if let Some(csi) = piece.strip_prefix('[') {
             let last = csi.find(|character: char| !(' '..='?').contains(&character)).expect("CSI has an end");
@@ -25,7 +31,7 @@ fn check_canonical(out: &[u8]) {
             assert!(!osc[..end].contains(|character: char| character.is_control()), "OSC {osc:?}");
             let number = osc.split(';').next().unwrap_or_default().trim_end_matches('\x07');
             assert!(
-                ["0", "1", "2", "4", "8", "9", "10", "11", "12", "104", "110", "111", "112"]
+                ["0", "1", "2", "4", "8", "9", "10", "11", "12", "104", "110", "111", "112", "952"]
                     .contains(&number),
                 "OSC {osc:?}"
             );
@@ -38,6 +44,16 @@ fn check_canonical(out: &[u8]) {
 
 /// Everything that must hold for any input; `cuts` are lengths of pieces.
 fn check_invariants(input: &[u8], cuts: &[usize]) {
+    let (silent, _) = sanitise(input);
+    assert!(!silent.windows(6).any(|window| window == b"\x1b]952;"), "offers only where somebody watches");
+    check_filter(&Sanitiser::default(), input, cuts);
+    let mut live = Sanitiser::default();
+    live.keep_offers(true);
+    check_filter(&live, input, cuts);
+}
+
+fn check_filter(sanitiser: &Sanitiser, input: &[u8], cuts: &[usize]) {
+    let sanitise = |input: &[u8]| sanitise_with(sanitiser.clone(), input);
     let (out, events) = sanitise(input);
     check_canonical(&out);
     let (again, events_again) = sanitise(&out);
@@ -47,7 +63,7 @@ fn check_invariants(input: &[u8], cuts: &[usize]) {
         "{events_again:?}"
     );
 
-    let mut sanitiser = Sanitiser::default();
+    let mut sanitiser = sanitiser.clone();
     let (mut cut_out, mut cut_events) = (Vec::new(), Vec::new());
     let mut rest = input;
     let mut fed = 0;
@@ -113,6 +129,7 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"8;;x:",
         b"52;c;",
         b"aGk=",
+        b"952;",
         b"4;1;",
         b"10;",
         b"11;?",
@@ -124,6 +141,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         b"\xe2\x9c\xb3",
         b"\xe2\x9c",
         b"\xf0\x9f\x98\x80",
+        b"\xcc\x81",
+        b"\xcc\x81\xcc\x81\xcc\x81\xcc\x81\xcc\x81\xcc\x81\xcc\x81",
+        b"\xf3\xa0\x84\x80\xf3\xa0\x84\x80",
         b"\xf0\x9f",
         b"\xed\xa0\x80",
         b"\xc0\x9b",

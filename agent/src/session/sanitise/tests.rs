@@ -1,7 +1,10 @@
 use super::*;
 
 pub(super) fn sanitise(input: &[u8]) -> (Vec<u8>, Vec<Event>) {
-    let mut sanitiser = Sanitiser::default();
+    sanitise_with(Sanitiser::default(), input)
+}
+
+pub(super) fn sanitise_with(mut sanitiser: Sanitiser, input: &[u8]) -> (Vec<u8>, Vec<Event>) {
     let (mut out, mut events) = (Vec::new(), Vec::new());
     sanitiser.push(input, &mut out, &mut events);
     sanitiser.flush(&mut out);
@@ -272,15 +275,64 @@ fn frames_are_cut_between_characters() {
 }
 
 #[test]
-fn clipboard_and_notifications_become_events() {
-    check("\x1b]52;c;aGk=\x07", "", &[Event::ClipboardWrite { data: "aGk=".to_owned() }]);
-    let long = "QUJD".repeat(20_000);
-    check(format!("\x1b]52;c;{long}\x1b\\x"), "x", &[Event::ClipboardWrite { data: long }]);
+fn clipboard_writes_become_offers_where_somebody_watches() {
+    let check = |input: &str, expected: &str| {
+        check(input, "", &[]);
+        let mut sanitiser = Sanitiser::default();
+        sanitiser.keep_offers(true);
+        let (mut out, mut events) = (Vec::new(), Vec::new());
+        sanitiser.push(input.as_bytes(), &mut out, &mut events);
+        assert_eq!(out.len(), input.len());
+        assert_eq!(String::from_utf8(out).unwrap().trim_end_matches('\0'), expected);
+        assert_eq!(events, []);
+        sanitiser.flush(&mut Vec::new());
+        assert!(sanitiser.keeps_offers);
+    };
+    let long = "QUJD".repeat(16_000);
+    for to in ["c", "", "p", "cps01234567"] {
+        check(&format!("\x1b]52;{to};aGk=\x07"), "\x1b]952;aGk=\x07");
+        check(&format!("\x1b]52;{to};{long}\x1b\\"), &format!("\x1b]952;{long}\x1b\\"));
+        check(&format!("\x1b]52;{to};?\x07"), "");
+        check(&format!("\x1b]52;{to};\x07"), "");
+        check(&format!("\x1b]52;{to};a\u{202e}b\x07"), "");
+        check(&format!("\x1b]52;{to};{long}{long}\x07"), "");
+    }
+    check("\x1b]952;aGk=\x07", "\x1b]952;aGk=\x07");
+    check("\x1b]952;?\x07\x1b]52\x07\x1b]52;c\x07\x1b]952\x07\x1b]952;\x07", "");
+}
+
+#[test]
+fn notifications_become_events() {
     check("\x1b]9;4;1;50\x07", "\x1b]9;4;1;50\x07", &[Event::Progress { state: 1, percent: 50 }]);
     check("\x1b]9;4;9;50\x07\x1b]9;4;1;101\x07\x1b]9;4;+1\x07", "", &[]);
     check("\x1b]9;done\x07", "", &[Event::Notification { title: None, body: "done".to_owned() }]);
     let event = Event::Notification { title: Some("Claude".to_owned()), body: "a;b".to_owned() };
     check("\x1b]777;notify;Claude;a;b\x07", "", &[event]);
+}
+
+#[test]
+fn a_character_carries_eight_marks_at_most() {
+    // Marked writing, a family, a flag of a region, a stack of Tibetan: all of it as it was.
+    check_kept(&[
+        "e\u{301}\u{323}",
+        "👩\u{200d}👩\u{200d}👧",
+        "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+        "ཧཱུྃ",
+    ]);
+    let marks = |count: usize| "\u{301}".repeat(count);
+    check_kept(&[&format!("a{}b{}", marks(8), marks(8))]);
+    for many in [9, 17, 100, 5000] {
+        check(format!("a{}b", marks(many)), format!("a{}b", marks(8)), &[]);
+        check(format!("{}b", marks(many)), format!("{}b", marks(8)), &[]);
+        let long = "漢".repeat(100);
+        check(format!("{long}{}{long}", marks(many)), format!("{long}{}{long}", marks(8)), &[]);
+    }
+    // The longest ones there are, and a new beginning behind whatever is no mark.
+    check(format!("a{}", "\u{e0100}".repeat(20)), format!("a{}", "\u{e0100}".repeat(8)), &[]);
+    check_kept(&[&format!("a{}\x1b[1m{}\r{}", marks(8), marks(8), marks(8))]);
+    // Repeating a character repeats no marks.
+    check("a\u{301}\x1b[512bb\x1b[3b", "a\u{301}b\x1b[3b", &[]);
+    check("a\u{301}\u{9b}5b", "a\u{301}", &[]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use super::sanitise::{Mode, ModeState};
 use modes::Mouse;
 use parser::Parser;
 use terminal::Terminal;
+pub(super) use width::width as columns;
 
 #[cfg(test)]
 thread_local! {

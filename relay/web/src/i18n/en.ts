@@ -351,8 +351,9 @@ export const en = {
     openLinkText: "The program printed it. Check where it leads:",
     openLinkConfirm: "Open in a new tab",
     badLink: "Not opened: only http and https links can be opened from here.",
-    copyOffer:
-      "The program would like to copy {count} character. | The program would like to copy {count} characters.",
+    copyOffer: "The program wants to copy {count} character | The program wants to copy {count} characters",
+    copyOfferLines: "{count} line | {count} lines",
+    copyOfferHidden: "{count} of them invisible | {count} of them invisible",
     largePaste: "Paste {bytes}?",
     largePasteText: "The program gets it as if you had typed it.",
     paste: "Paste",

@@ -356,8 +356,9 @@ export const fr: Messages = {
     openLinkText: "Le programme l’a affiché. Vérifiez où il mène :",
     openLinkConfirm: "Ouvrir dans un nouvel onglet",
     badLink: "Non ouvert : seuls les liens http et https s’ouvrent d’ici.",
-    copyOffer:
-      "Le programme voudrait copier {count} caractère. | Le programme voudrait copier {count} caractères.",
+    copyOffer: "Le programme veut copier {count} caractère | Le programme veut copier {count} caractères",
+    copyOfferLines: "{count} ligne | {count} lignes",
+    copyOfferHidden: "dont {count} invisible | dont {count} invisibles",
     largePaste: "Coller {bytes} ?",
     largePasteText: "Le programme le reçoit comme si vous l’aviez tapé.",
     paste: "Coller",

@@ -90,6 +90,8 @@ export interface AttachmentOptions {
   /** Every output byte as it arrives, before it is parsed. */
   onOutput?: (bytes: Uint8Array, position: StreamPosition) => void;
   onSnapshot?: (position: StreamPosition) => void;
+  /** In step with the terminal: whether what it parses now was printed after this page attached. */
+  onLive?: (isLive: boolean) => void;
 }
 
 export class Attachment {
@@ -126,6 +128,8 @@ export class Attachment {
   #endedEpoch: number | null = null;
   /** Up to where the program had printed when this was attached: history, which is not skipped. */
   #head = 0;
+  /** What comes now was printed after that. */
+  #isLive = false;
   /** First byte that was given up because the terminal was behind, until the snapshot comes. */
   #skippedFrom: number | null = null;
   /** A snapshot that the terminal has not parsed yet is not given up: something must be shown. */
@@ -246,6 +250,8 @@ export class Attachment {
         if (this.position && this.position.epoch !== message.epoch) this.position = null;
         this.#expected = { head: message.head, size: message.size };
         this.#head = message.head;
+        this.#isLive = false;
+        this.#tellLive();
         if (this.#older) this.#older.to ??= message.head;
         this.#settleSize();
         if (message.acked !== null && message.acked !== undefined) this.#openWriter(channel, message.acked);
@@ -379,12 +385,22 @@ export class Attachment {
     }
     const start = this.position;
     this.#isFirst = false;
+    if (!this.#isLive && offset >= this.#head) {
+      this.#isLive = true;
+      this.#tellLive();
+    }
     this.position = { epoch: frame.epoch, offset: offset + frame.payload.length };
     this.#began(frame.epoch);
     this.#options.onOutput?.(frame.payload, start);
     this.#options.terminal.write(frame.payload, () => this.#consume(channel, frame.payload.length));
     this.#settleSize();
     this.#progress();
+  }
+
+  #tellLive(): void {
+    const { onLive, terminal } = this.#options;
+    const isLive = this.#isLive;
+    if (onLive) terminal.run(() => onLive(isLive));
   }
 
   /** Something of this run came: the end of an older one is past. */

@@ -2,7 +2,7 @@ import { Terminal } from "@xterm/headless";
 import type { Terminal as FullTerminal } from "@xterm/xterm";
 import { describe, expect, it } from "vitest";
 
-import { clipboardText, guardTerminal } from "./queries";
+import { guardTerminal, offeredText } from "./queries";
 
 const QUERIES = [
   "\x1b[c",
@@ -77,10 +77,18 @@ describe("a viewer", () => {
     expect(terminal.buffer.active.getLine(2)?.translateToString(true)).toBe("    x");
   });
 
-  it("offers a clipboard write and copies nothing by itself", async () => {
+  it("offers what the machine says that a program wants to copy, and obeys no OSC 52", async () => {
     const { offers, write } = make();
-    await write(`\x1b]52;c;${btoa("hello")}\x07\x1b]52;c;!!!\x07\x1b]52;c;\x07`);
+    await write(`\x1b]952;${btoa("hello")}\x07\x1b]952;!!!\x07\x1b]952;\x07\x1b]52;c;${btoa("evil")}\x07`);
     expect(offers).toEqual(["hello"]);
-    expect(clipboardText("c;/w==")).toBeNull();
+  });
+
+  it("offers text without control characters, and only text of a sensible length", () => {
+    const base64 = (text: string) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
+    expect(offeredText(base64("a\x1b[201~\tb\r\nc\rd\u0085\x07e é"))).toBe("a[201~\tb\nc\nde é");
+    expect(offeredText("/w==")).toBeNull();
+    expect(offeredText(base64("\x1b\x07"))).toBeNull();
+    expect(offeredText("QUJD".repeat(16_384))).toBe("ABC".repeat(16_384));
+    expect(offeredText("QUJD".repeat(16_385))).toBeNull();
   });
 });

@@ -21,8 +21,12 @@ const SWALLOWED_CSI: IFunctionIdentifier[] = [
 const WINDOW_REPORTS = new Set([11, 13, 14, 15, 16, 18, 19, 20, 21]);
 /** Palette, special, foreground, background, cursor and highlight colours: setting them is fine, asking is not. */
 const COLOUR_OSC = [4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
-/** Longest clipboard text that is offered: more is no text that a person copies. */
-export const MAX_CLIPBOARD_CHARS = 1024 * 1024;
+/**
+ * What a program wants on the clipboard: base64, at most 48 KiB of text, under a number that no terminal knows. The
+ * machine makes it of OSC 52, which it lets nobody see.
+ */
+const OFFER_OSC = 952;
+const MAX_OFFER_CHARS = 64 * 1024;
 
 /** Registers the filters. `offerCopy` gets the text that the program would like on the clipboard. */
 export function guardTerminal(
@@ -33,6 +37,7 @@ export function guardTerminal(
   const swallow = () => true;
   const disposables: IDisposable[] = [
     guardErasing(terminal),
+    guardFocus(terminal),
     ...SWALLOWED_CSI.map((id) => parser.registerCsiHandler(id, swallow)),
     parser.registerCsiHandler({ final: "t" }, (params) => WINDOW_REPORTS.has(Number(params[0]))),
     parser.registerDcsHandler({ intermediates: "$", final: "q" }, swallow), // DECRQSS
@@ -40,8 +45,9 @@ export function guardTerminal(
     ...COLOUR_OSC.map((id) =>
       parser.registerOscHandler(id, (data) => data.split(";").some((part) => part.trim() === "?")),
     ),
-    parser.registerOscHandler(52, (data) => {
-      const text = clipboardText(data);
+    parser.registerOscHandler(52, swallow),
+    parser.registerOscHandler(OFFER_OSC, (data) => {
+      const text = offeredText(data);
       if (text) offerCopy(text);
       return true;
     }),
@@ -58,7 +64,19 @@ interface Inside {
     _inputHandler: {
       eraseInDisplay(params: { params: (number | number[])[] }, isSelective: boolean): boolean;
     };
+    _reportFocus?: () => void;
   };
+}
+
+/**
+ * xterm.js 6.0 says at once whether it has the focus when a program asks to be told of changes (mode 1004), as if
+ * somebody had typed it: once for every viewer, and again whenever the mode is set anew by a reload or a snapshot. xterm
+ * itself tells changes only, and so do we.
+ */
+function guardFocus(terminal: Pick<Terminal, "parser">): IDisposable {
+  const core = (terminal as unknown as Inside)._core;
+  core._reportFocus = () => undefined;
+  return { dispose: () => Reflect.deleteProperty(core, "_reportFocus") };
 }
 
 /**
@@ -89,13 +107,16 @@ export function guardErasing(terminal: Pick<Terminal, "parser">): IDisposable {
   return { dispose: () => disposables.forEach((item) => item.dispose()) };
 }
 
-/** The text of an OSC 52 write; null for a read, for nothing and for what is no text. */
-export function clipboardText(data: string): string | null {
-  const payload = data.slice(data.indexOf(";") + 1);
-  if (payload === "?" || payload === "" || payload.length > (MAX_CLIPBOARD_CHARS * 4) / 3) return null;
+/**
+ * The text of an offer without control characters (a line that is pasted into another terminal must not steer it); null
+ * for what is no text.
+ */
+export function offeredText(data: string): string | null {
+  if (data === "" || data.length > MAX_OFFER_CHARS) return null;
   try {
-    const bytes = Uint8Array.from(atob(payload), (char) => char.charCodeAt(0));
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes) || null;
+    const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return text.replace(/\r\n?/g, "\n").replace(/[^\P{Cc}\t\n]/gu, "") || null;
   } catch {
     return null;
   }

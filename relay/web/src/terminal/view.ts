@@ -16,6 +16,7 @@ import type { LiveSocket } from "@/wire/socket";
 import { Attachment, type AttachmentStatus } from "./attachment";
 import { debugHook, OutputHash } from "./debug";
 import { fontThatFits, measureCell, type Measure, sizeThatFits, SMALLEST_FONT } from "./fit";
+import { hasGraphics } from "./graphics";
 import { InputWriter, type NotDelivered } from "./input";
 import { OrderedTerminal } from "./ordered";
 import { guardTerminal } from "./queries";
@@ -87,6 +88,7 @@ export class TerminalView {
   #onCtrlUsed: (() => void) | null = null;
   #cleanup: (() => void)[] = [];
   #isDisposed = false;
+  #isLive = false;
   #fontSize: number;
   #leastFont: number;
 
@@ -116,7 +118,10 @@ export class TerminalView {
     this.terminal.unicode.activeVersion = "11";
     this.terminal.loadAddon(this.#search);
     this.terminal.loadAddon(new WebLinksAddon((_event, uri) => options.events.link(uri)));
-    guardTerminal(this.terminal, options.events.copyOffer);
+    guardTerminal(this.terminal, (text) => {
+      // Not what is only shown again: whoever was there has been asked.
+      if (this.#isLive) options.events.copyOffer(text);
+    });
     this.terminal.open(options.node);
     this.#loadWebgl();
     this.#measure = measureCell(FONT_FAMILY, this.#webgl !== null);
@@ -138,6 +143,7 @@ export class TerminalView {
       // Short sessions come whole, with everything above the screen; long ones as a snapshot, and the rest on demand.
       from: { epoch: options.session.epoch, offset: 0 },
       onStatus: (attachment) => this.#attachmentChanged(attachment),
+      onLive: (isLive) => (this.#isLive = isLive),
       onOutput: this.#hash ? (bytes, position) => this.#hash?.output(bytes, position) : undefined,
       onSnapshot: this.#hash ? (position) => this.#hash?.snapshot(position) : undefined,
     });
@@ -312,6 +318,7 @@ export class TerminalView {
   }
 
   #loadWebgl(): void {
+    if (!hasGraphics()) return;
     try {
       const webgl = new WebglAddon();
       webgl.onContextLoss(() => {
