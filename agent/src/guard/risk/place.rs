@@ -119,6 +119,45 @@ const SECRETS: &[&str] = &[
 /// Names of private keys and the like, wherever they lie.
 const SECRET_NAMES: &[&str] =
     &["id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", ".netrc", ".pgpass", ".git-credentials"];
+/// Build output, by the name of the directory: it can be made again.
+const BUILD_DIRS: &[&str] = &[
+    "target",
+    "node_modules",
+    "dist",
+    "build",
+    "out",
+    "__pycache__",
+    ".next",
+    ".nuxt",
+    ".svelte-kit",
+    ".turbo",
+    ".parcel-cache",
+    ".vite",
+    "coverage",
+    ".nyc_output",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".tox",
+    ".gradle",
+    "htmlcov",
+    ".cache",
+    "tmp",
+    "temp",
+    "DerivedData",
+    "cmake-build-debug",
+    "cmake-build-release",
+    "_build",
+    ".eggs",
+    ".venv",
+    "venv",
+    "bin",
+    "obj",
+    "storybook-static",
+    "test-results",
+    "playwright-report",
+];
+
 /// Joins and cleans a path lexically; `..` above the root stays at the root.
 pub(super) fn join(cwd: &Path, path: &str) -> PathBuf {
     let mut joined = PathBuf::from("/");
@@ -287,4 +326,18 @@ pub(super) fn is_secret_like(path: &Path) -> bool {
             .any(|end| name.ends_with(end))
         || ["credentials", "credentials.json", "secrets.json", "secrets.yaml", "secrets.yml", "secrets.toml"]
             .contains(&name.as_str())
+}
+
+/// True for build output within the project, and for anything below a directory of temporary files.
+pub(super) fn can_be_made_again(path: &Path, scope: &Scope<'_>) -> bool {
+    if is_temporary(path) && !path.starts_with(scope.project) {
+        // Not the directory of temporary files itself.
+        return path.components().count() > 2;
+    }
+    path.strip_prefix(scope.project).is_ok_and(|rest| {
+        rest.iter().any(|name| {
+            let name = name.to_string_lossy();
+            BUILD_DIRS.contains(&name.as_ref()) || name.ends_with(".egg-info") || name.ends_with(".dSYM")
+        })
+    })
 }

@@ -63,3 +63,124 @@ fn words_of_reasons_are_unique() {
     let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
     assert_eq!(words.len(), Reason::ALL.len());
 }
+
+/// One line of the corpus.
+struct Entry {
+    line: usize,
+    risk: &'static str,
+    class: &'static str,
+    command: String,
+    expectations: Vec<&'static str>,
+}
+
+fn corpus() -> Vec<Entry> {
+    let lines = include_str!("corpus.txt").lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(index, line)| {
+            let line = line.strip_suffix(" ;;").unwrap_or(line);
+            let mut fields: Vec<&str> = line.splitn(4, " ;; ").collect();
+            fields.resize(4, "");
+            let [risk, class, command, expectations] = fields[..] else { unreachable!("resized") };
+            Entry {
+                line: index + 1,
+                risk,
+                class,
+                command: unescape(command),
+                expectations: expectations.split_whitespace().collect(),
+            }
+        })
+        .collect()
+}
+
+fn unescape(text: &str) -> String {
+    if let Some((count, part)) = text.strip_prefix('@').and_then(|rest| rest.split_once(' ')) {
+        return vec![unescape(part); count.parse().unwrap()].join("; ");
+    }
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        match rest.chars().next().unwrap() {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            '\\' => out.push('\\'),
+            'u' if rest.starts_with("u{") => {
+                let end = rest.find('}').unwrap();
+                out.push(char::from_u32(u32::from_str_radix(&rest[2..end], 16).unwrap()).unwrap());
+                rest = &rest[end..];
+            }
+            other => {
+                out.push('\\');
+                out.push(other);
+            }
+        }
+        rest = &rest[1..];
+    }
+    out + rest
+}
+
+fn misses(entry: &Entry) -> Vec<String> {
+    let assessment = bash(&entry.command);
+    let mut misses = Vec::new();
+    let mut check = |is_so: bool, what: &str| {
+        if !is_so {
+            misses.push(what.to_owned());
+        }
+    };
+    check(assessment.risk.as_str() == entry.risk, entry.risk);
+    let has = |word: &str| assessment.notes.iter().any(|note| note.word == word);
+    for expectation in &entry.expectations {
+        let is_so = match *expectation {
+            "?" => assessment.has_unknown_writes,
+            "!?" => !assessment.has_unknown_writes,
+            "!>" => assessment.writes.is_empty(),
+            text => match (text.strip_prefix('>'), text.strip_prefix('-')) {
+                (Some(path), _) => {
+                    let is_tree = path.ends_with('/');
+                    let path = place::join(Path::new("/home/dev/demo"), path);
+                    assessment.writes.contains(&WrittenPath { path, is_tree })
+                }
+                (None, Some(word)) => !has(word),
+                (None, None) => {
+                    assert!(
+                        Reason::ALL.iter().any(|reason| reason.word() == text),
+                        "line {}: {text}",
+                        entry.line
+                    );
+                    has(text)
+                }
+            },
+        };
+        check(is_so, expectation);
+    }
+    if !misses.is_empty() {
+        let words: Vec<&str> = assessment.notes.iter().map(|note| note.word.as_str()).collect();
+        misses.push(format!("— got {:?} {words:?} writes {:?}", assessment.risk, assessment.writes));
+    }
+    misses
+}
+
+#[test]
+fn the_corpus_gets_the_risks_it_must() {
+    let entries = corpus();
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    let mut failures = Vec::new();
+    for entry in &entries {
+        *counts.entry(entry.class).or_default() += 1;
+        let misses = misses(entry);
+        if !misses.is_empty() {
+            failures.push(format!("line {}: {:?}: {}", entry.line, entry.command, misses.join(" ")));
+        }
+    }
+    println!("{} commands: {counts:?}", entries.len());
+    assert!(failures.is_empty(), "{} of {} differ:\n{}", failures.len(), entries.len(), failures.join("\n"));
+    assert!(entries.len() >= 400);
+    for class in
+        "compound substitution heredoc herestring quoting brace glob alias function env git-c find-exec sed awk tar xargs wrapper pipe array equals continuation unicode parts"
+            .split(' ')
+    {
+        assert!(counts[class] >= 3, "{class}");
+    }
+}

@@ -111,7 +111,16 @@ pub(super) fn read_of(path: &std::path::Path, scope: &Scope<'_>, part: Option<&s
         out.note(Reason::SecretFile, part);
     }
     match place::of(path, scope) {
-        Place::Project | Place::Stream => {}
+        Place::Project => {}
+        // These give without end, or wait for somebody's keys.
+        Place::Stream
+            if ["/dev/zero", "/dev/random", "/dev/urandom", "/dev/tty"]
+                .iter()
+                .any(|name| path == std::path::Path::new(name)) =>
+        {
+            out.note(Reason::Device, part);
+        }
+        Place::Stream => {}
         Place::Device => out.note(Reason::Device, part),
         // Git's settings may hold credentials of remotes, those of Claude Code keys of servers.
         Place::GitControl | Place::Guard if path.starts_with(scope.project) => {}

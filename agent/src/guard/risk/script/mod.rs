@@ -17,7 +17,7 @@ use super::{
     tool,
 };
 pub(super) use walk::{Facts, Simple, Walk};
-pub(super) use word::Word;
+pub(super) use word::{UNKNOWN, Word};
 
 /// Commands within commands (`bash -c "bash -c …"`) are followed this far.
 const MAX_DEPTH: usize = 6;
@@ -77,6 +77,14 @@ fn parse(text: &str) -> Option<Tree> {
 fn characters(command: &str, out: &mut Assessment) {
     if command.chars().any(|c| tool::is_hidden(c) || c == '\r') {
         out.note(Reason::HiddenCharacters, None);
+    }
+    let secrets =
+        ["/.ssh/id_", ".aws/credentials", "/etc/shadow", ".claude/.credentials", ".git-credentials"];
+    if secrets.iter().any(|secret| command.contains(secret)) {
+        out.note(Reason::Secrets, None);
+    }
+    if command.contains("/dev/tcp/") || command.contains("/dev/udp/") {
+        out.note(Reason::RawNetwork, None);
     }
     if !command.is_ascii() {
         out.note(Reason::NotAscii, None);

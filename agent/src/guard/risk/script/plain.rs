@@ -73,8 +73,8 @@ fn word(rest: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut at = 0;
     let bytes = rest.as_bytes();
-    // `=ls` is a path in zsh, `%1` a job.
-    if matches!(bytes.first(), Some(b'=' | b'%')) {
+    // `=ls` is a path in zsh.
+    if bytes.first() == Some(&b'=') {
         return None;
     }
     while let Some(byte) = bytes.get(at) {
@@ -155,7 +155,6 @@ mod tests {
             "ls \"!x\"",
             "=ls",
             "ls =x",
-            "ls %1",
             "A=b ls",
             "'ls'",
             "l's' x",

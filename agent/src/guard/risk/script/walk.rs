@@ -107,18 +107,37 @@ impl<'a> Walk<'a> {
             self.give_up(Reason::NotParsed);
             return Facts::default();
         };
-        if tree.root_node().has_error() {
-            self.give_up(Reason::NotParsed);
-        }
+        let has_error = tree.root_node().has_error();
         let nesting = std::mem::take(&mut self.nesting);
         let facts = tree::run(self, text, depth, role, &tree);
         self.nesting = nesting;
+        if has_error {
+            self.give_up(Reason::NotParsed);
+            self.pieces(text, depth);
+        } else if text.contains("\\\n") {
+            // The shell joins lines before it reads words, the parser after.
+            self.pieces(&text.replace("\\\n", ""), depth);
+        }
         let secrets = [Reason::Secrets, Reason::SecretFile, Reason::ShowsEnvironment];
         let is_secret = |note: &RiskNote| secrets.iter().any(|reason| reason.word() == note.word);
         if self.has_network && self.out.notes.iter().any(is_secret) {
             self.out.note(Reason::SendsSecrets, None);
         }
         facts
+    }
+
+    /// Looks at a text that the parser did not understand, cut at everything that may end a command. This finds what makes it
+    /// worse; it can make nothing better.
+    fn pieces(&mut self, text: &str, depth: usize) {
+        const LEADING: &[&str] = &["{", "!", "then", "do", "else", "if", "while", "until", "time"];
+        for piece in text.split(['\n', ';', '|', '&', '(', ')', '`']) {
+            let words = piece.split_ascii_whitespace().skip_while(|word| LEADING.contains(word));
+            let mut simple = Simple { text: piece.trim().to_owned(), ..Simple::default() };
+            simple.words = words.map(|word| self.word(word)).collect();
+            if !simple.words.is_empty() {
+                self.simple(simple, depth, PartRole::Inner);
+            }
+        }
     }
 
     pub fn give_up(&mut self, reason: Reason) {

@@ -35,6 +35,16 @@ impl Word {
         }
     }
 
+    /// A word within `whole`, with its own guess: the value of `--out=x`.
+    pub fn part_of(whole: &Word, guess: &str) -> Self {
+        Self {
+            text: guess.to_owned(),
+            value: whole.value.as_ref().map(|_| guess.to_owned()),
+            guess: guess.to_owned(),
+            ..whole.clone()
+        }
+    }
+
     /// True if nothing of it is known for certain.
     pub fn is_computed(&self) -> bool {
         self.value.is_none()
