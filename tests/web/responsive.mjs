@@ -42,7 +42,7 @@ export const awaitKey = (page, session, key, isThere) =>
       const test = new Function("screen", `return (${isThere})(screen)`);
       window.__shown = new Promise((resolve) => {
         const onKey = (event) => {
-          if (event.key !== key) return;
+          if (event.key.toLowerCase() !== key) return;
           removeEventListener("keydown", onKey, true);
           const pressed = event.timeStamp;
           const look = () => {
