@@ -64,8 +64,8 @@ for (const [name, bomb] of Object.entries(BOMBS)) {
     const file = `${world.home}/bomb`;
     writeFileSync(file, bomb);
     const session = `bomb-${Object.keys(BOMBS).indexOf(name)}`;
-    // CAN ends whatever the bomb has left open; then a clean screen with the mark alone.
-    const round = (n) => `wait <${n}>; file ${file}; print ${"\\u0018"}\\ec\\e[0m\\e[2J\\e[HEND${n}\\r\\n; echo !`;
+    // A reset ends whatever the bomb has left open; then a clean screen with the mark alone.
+    const round = (n) => `wait <${n}>; file ${file}; print \\ec\\e[0m\\e[2J\\e[HEND${n}\\r\\n; echo !`;
     await world.fakeSession(session, `raw; print ready; ${Array.from({ length: ROUNDS }, (_, n) => round(n)).join("; ")}; exit 0`);
     const id = await openSession(page, world, session);
     await untilScreen(page, id, "ready");

@@ -83,9 +83,9 @@ test("4 MiB of a string without an end are over within 3 s, and after a reload t
     const page = await logIn(browser, world, { prefs: { isWhole } });
     for (const [name, introducer] of Object.entries(kinds)) {
       const file = `${world.home}/string`;
-      writeFileSync(file, introducer + "Q".repeat(4 * 1024 * 1024));
+      writeFileSync(file, `${introducer}${"Q".repeat(4 * 1024 * 1024)}\x18`);
       const session = `string-${isWhole ? "whole" : "lagging"}-${Object.keys(kinds).indexOf(name)}`;
-      await world.fakeSession(session, `raw; print ready; wait go; file ${file}; print ${"\\u0018"}\\r\\nEND\\r\\n; echo bye; exit 0`);
+      await world.fakeSession(session, `raw; print ready; wait go; file ${file}; print \\r\\nEND\\r\\n; echo bye; exit 0`);
       const id = await openSession(page, world, session);
       await untilScreen(page, id, "ready");
       const live = await beside(idle, async () => {
