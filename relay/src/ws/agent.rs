@@ -28,6 +28,7 @@ use super::writer::{SocketWriter, linger};
 use super::{Context, accept};
 use crate::http::error::ApiError;
 use crate::hub::directory::KnownMachine;
+use crate::hub::guard::{GuardNews, TooMuch};
 use crate::hub::link::{Link, Route};
 use crate::hub::outbox::{Closing, Outgoing};
 use crate::hub::recorder::SessionList;
@@ -144,7 +145,7 @@ async fn serve(context: Context, machine: KnownMachine, digest: [u8; 32], socket
         connection_epoch: epoch,
         heartbeat_ms: u32::try_from(context.timing.heartbeat.as_millis()).unwrap_or(u32::MAX),
         takes_history: true,
-        takes_guard: false,
+        takes_guard: true,
     });
     for session in list.sessions.iter().map(|session| session.id).chain(list.others.iter().copied()) {
         link.add_session(session);
@@ -397,9 +398,14 @@ fn on_text(hub: &Hub, link: &Arc<Link>, shelf: &Shelf, text: &str) -> Result<(),
             Ok(())
         }
         AgentMessage::Response { request, reply } => {
-            if let Reply::Session { session } = &reply {
+            match &reply {
                 // Who gets this answer may attach at once.
-                note_session(hub, link, (**session).clone())?;
+                Reply::Session { session } => note_session(hub, link, (**session).clone())?,
+                // Others learn of it as soon as who asked.
+                Reply::Approval { approval } => {
+                    note_guard(link, |news| news.approval((**approval).clone(), text.len()))?;
+                }
+                _ => {}
             }
             link.answer(request, reply);
             Ok(())
@@ -422,17 +428,27 @@ fn on_text(hub: &Hub, link: &Arc<Link>, shelf: &Shelf, text: &str) -> Result<(),
             }
             Ok(())
         }
-        // Not asked for (`takes_guard`).
-        AgentMessage::Approval { .. }
-        | AgentMessage::ApprovalsSent {}
-        | AgentMessage::Lock { .. }
-        | AgentMessage::LocksSent {}
-        | AgentMessage::LockEnded { .. } => Ok(()),
+        AgentMessage::Approval { approval } => note_guard(link, |news| news.approval(*approval, text.len())),
+        AgentMessage::ApprovalsSent {} => note_guard(link, |news| {
+            news.approvals_sent();
+            Ok(())
+        }),
+        AgentMessage::Lock { lock } => note_guard(link, |news| news.lock(*lock, text.len())),
+        AgentMessage::LocksSent {} => note_guard(link, |news| {
+            news.locks_sent();
+            Ok(())
+        }),
+        AgentMessage::LockEnded { lock, end } => note_guard(link, |news| news.lock_ended(lock, end)),
         AgentMessage::HistoryQuery { runs } => {
             shelf.query(runs).map_err(|reason| End::Violation(reason.to_owned()))
         }
         AgentMessage::Goodbye { reason } => Err(End::Goodbye(reason)),
     }
+}
+
+fn note_guard(link: &Link, change: impl FnOnce(&mut GuardNews) -> Result<(), TooMuch>) -> Result<(), End> {
+    let noted = link.recorder.guard(change);
+    noted.map_err(|TooMuch| End::Violation("more approvals and locks than can be noted".into()))
 }
 
 fn note_session(hub: &Hub, link: &Link, session: SessionInfo) -> Result<(), End> {

@@ -22,6 +22,7 @@ use super::writer::{SocketWriter, linger};
 use super::{Context, accept};
 use crate::http::error::ApiError;
 use crate::hub::close_code;
+use crate::hub::directory::UserState;
 use crate::hub::outbox::{Closing, Outgoing, to_json};
 use crate::hub::socket::{Socket, Sync};
 use crate::hub::terminal::core::{Attach, Pulled};
@@ -156,12 +157,14 @@ async fn sync(context: Context, socket: Arc<Socket>, ended: CancellationToken) {
             state = context.hub.directory().state_of(socket.user) => state,
         };
         match state {
-            Ok((machines, sessions)) => {
+            Ok(UserState { machines, sessions, approvals, locks }) => {
                 let ready = ServerMessage::Ready {
                     relay_version: env!("CARGO_PKG_VERSION").to_owned(),
                     time: context.hub.clock().now(),
                     machines,
                     sessions,
+                    approvals,
+                    locks,
                 };
                 if socket.synced(to_json(&ready)) == Sync::Done {
                     return;

@@ -4,6 +4,7 @@
 mod auth;
 mod builtin;
 mod foreign;
+mod guard;
 mod harness;
 mod history;
 mod hostile;
