@@ -98,8 +98,9 @@ async fn acquire(
         ));
     }
     let by = Some(user.user().email.clone());
-    let op =
-        Op::LockAcquire { path: body.path, kind: body.kind, lease_s: body.lease_s, reason: body.reason, by };
+    let AcquireLock { path, kind, lease_s, reason } = body;
+    // A page does not wait: it shows who has the lock.
+    let op = Op::LockAcquire { path, kind, lease_s, reason, by, wait_s: None };
     let mut lock = match app.hub.request(machine, op, ASK_TIMEOUT).await? {
         Reply::Locks { mut locks } if locks.len() == 1 => locks.remove(0),
         other => return Err(unexpected(&other)),

@@ -1,7 +1,6 @@
 //! Approvals and locks: copies that follow their machines, answers that only the machine takes, and what a hostile
-//! machine or a killed relay can do to them.
+//! machine can do to them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -15,7 +14,6 @@ use claudenest_shared::wire::agent::AgentMessage;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use uuid::Uuid;
@@ -23,7 +21,6 @@ use uuid::Uuid;
 use crate::harness::{Browser, Relay};
 use crate::hostile::{paired, until};
 use crate::live::{Socket, link, listen, next, page, say};
-use crate::program::{Running, scratch};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -50,7 +47,7 @@ pub fn held(number: u8) -> Value {
     })
 }
 
-fn decided(ask: &Value, answer: &Value, by: &Value) -> Value {
+pub fn decided(ask: &Value, answer: &Value, by: &Value) -> Value {
     let mut after = ask.clone();
     let mut decision = answer.clone();
     decision["by"] = json!({ "kind": "relay", "label": by });
@@ -101,20 +98,20 @@ async fn try_next(socket: &mut Socket) -> Option<Value> {
     }
 }
 
-fn decide_path(machine: MachineId, ask: &Value) -> String {
+pub fn decide_path(machine: MachineId, ask: &Value) -> String {
     format!("/api/machines/{machine}/approvals/{}/decide", ask["id"].as_str().unwrap())
 }
 
-fn answer(verdict: &str, reason: &str) -> Value {
+pub fn answer(verdict: &str, reason: &str) -> Value {
     json!({ "input_sha256": digest(1), "answer": { "verdict": verdict, "reason": reason } })
 }
 
-async fn open_of(browser: &Browser<'_>) -> Vec<Value> {
+pub async fn open_of(browser: &Browser<'_>) -> Vec<Value> {
     browser.get("/api/approvals").await.body["approvals"].as_array().unwrap().clone()
 }
 
 /// The news of one approval in one state.
-async fn until_state(socket: &mut Socket, id: &Value, state: &str) -> Value {
+pub async fn until_state(socket: &mut Socket, id: &Value, state: &str) -> Value {
     loop {
         let seen = until(socket, "approval").await["approval"].clone();
         if seen["id"] == *id && seen["state"] == state {
@@ -527,71 +524,6 @@ async fn answered_approvals_are_listed_in_pages_and_kept_for_a_month() {
     job::clean_up(&relay.app).await.unwrap();
     let kept = approval::list_answered(&relay.db, alice.user.id, Answered::default(), 10).await.unwrap();
     assert!(kept.is_empty());
-}
-
-/// Sends a request to a relay that is a process of its own, and does not wait for the answer.
-async fn fire(address: SocketAddr, browser: &Browser<'_>, path: &str, body: &Value) -> tokio::net::TcpStream {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let body = body.to_string();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncookie: {}\r\nx-csrf-token: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        browser.cookie,
-        browser.csrf,
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
-    stream
-}
-
-#[tokio::test]
-async fn a_killed_relay_loses_no_answer_and_doubles_none() {
-    let relay = Relay::new().await;
-    let alice = relay.log_in("alice@example.com").await;
-    let agent = crate::pairing::Agent::new(&relay);
-    let paired = agent.pair_with(&alice).await.body;
-    let token = paired["token"].as_str().unwrap().to_owned();
-    let id: MachineId = paired["machine_id"].as_str().unwrap().parse().unwrap();
-    let dir = scratch();
-    let args = ["--listen", "127.0.0.1:0", "--database-url", &relay.database.url()];
-    for round in 1..=4u8 {
-        let running = Running::start_with(&dir.path().join("data"), &args);
-        let address: SocketAddr = running.listen().parse().unwrap();
-        let mut machine = link(address, &agent, &token).await.unwrap();
-        let mut browser = page(address, &alice).await;
-        let ask = ask(round);
-        say(&mut machine, json!({ "type": "approval", "approval": ask })).await;
-        until_state(&mut browser, &ask["id"], "pending").await;
-        let (path, body) = (decide_path(id, &ask), answer("allow", "first"));
-        let _waiting = fire(address, &alice, &path, &body).await;
-        let request = until(&mut machine, "request").await;
-        // The machine has it, on its disk; the relay dies before it hears of that, or right after.
-        let after = decided(&ask, &request["op"]["answer"], &request["op"]["by"]);
-        if round % 2 == 0 {
-            let reply = json!({ "kind": "approval", "approval": after });
-            say(&mut machine, json!({ "type": "response", "request": request["request"], "reply": reply }))
-                .await;
-        }
-        running.kill();
-        let open = open_of(&alice).await;
-        assert_eq!((open.len(), &open[0]["id"]), (1, &ask["id"]), "nobody says that it is over");
-
-        let running = Running::start_with(&dir.path().join("data"), &args);
-        let address: SocketAddr = running.listen().parse().unwrap();
-        let mut browser = page(address, &alice).await;
-        let mut machine = link(address, &agent, &token).await.unwrap();
-        say(&mut machine, json!({ "type": "approval", "approval": after })).await;
-        say(&mut machine, json!({ "type": "approvals_sent" })).await;
-        let seen = until_state(&mut browser, &ask["id"], "decided").await;
-        assert_eq!(seen["decision"]["reason"], "first");
-        let mut applied = after.clone();
-        (applied["state"], applied["version"]) = (json!("applied"), json!(3));
-        say(&mut machine, json!({ "type": "approval", "approval": applied })).await;
-        until_state(&mut browser, &ask["id"], "applied").await;
-        let history = alice.get("/api/approvals?which=answered").await.body;
-        assert_eq!(history["approvals"].as_array().unwrap().len(), usize::from(round));
-        assert!(open_of(&alice).await.is_empty());
-        running.stop();
-    }
 }
 
 #[test]
