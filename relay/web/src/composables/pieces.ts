@@ -24,7 +24,8 @@ const BLANK: readonly (readonly [number, number])[] = [
   [0xffa0, 0xffa0],
   [0xe0100, 0xe01ef],
 ];
-function isWithoutPicture(char: string): boolean {
+/** True for a character that shows nothing of itself; ends of lines, tabs and the space are among them. */
+export function isWithoutPicture(char: string): boolean {
   const code = char.codePointAt(0) ?? 0;
   return ODD.test(char) || BLANK.some(([from, to]) => code >= from && code <= to);
 }
