@@ -31,3 +31,5 @@ pub mod session;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+mod unix_socket;
+mod yields;

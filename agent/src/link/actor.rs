@@ -270,16 +270,30 @@ impl<H: LinkHost> Link<H> {
         let mut ticks = tokio::time::interval(WAKE_TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen = (start.elapsed(), wall());
+        // Set anew only when it has to be earlier; when it fires too early it is set again. Every message moves the deadline.
+        let mut alarm = Box::pin(sleep_until(start + core.deadline()));
+        let stop = self.stop.token.clone();
+        let mut stopped = std::pin::pin!(stop.cancelled());
         loop {
             while let Some(effect) = core.poll_effect() {
                 self.perform(effect, &core, &mut opening, &mut live).await;
             }
+            let due = start + core.deadline();
+            if due < alarm.deadline() {
+                alarm.as_mut().reset(due);
+            }
             let happened = tokio::select! {
                 biased;
-                () = self.stop.token.cancelled() => Happened::Stopped,
+                () = &mut stopped => Happened::Stopped,
                 incoming = next(&mut live) => Happened::Incoming(incoming),
                 opened = opened(&mut opening) => Happened::Opened(Box::new(opened)),
-                () = sleep_until(start + core.deadline()) => Happened::Deadline,
+                () = &mut alarm => {
+                    if Instant::now() < due {
+                        alarm.as_mut().reset(due);
+                        continue;
+                    }
+                    Happened::Deadline
+                }
                 () = self.hurry.notified() => Happened::Hurry,
                 _ = ticks.tick() => Happened::Tick,
             };
