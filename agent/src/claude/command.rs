@@ -218,6 +218,8 @@ fn claude_args(request: &LaunchRequest<'_>, around: &Surroundings) -> Result<Vec
         }
         Conversation::New(_) => {}
     }
+    // Takes every value up to the next flag, so that one of ours has to follow. The user's own servers stay.
+    args.extend(["--mcp-config".into(), hooks::mcp_config(&around.agent_program).to_string()]);
     args.extend(["--settings".into(), settings]);
     let mut option = |flag: &str, value: Option<&str>| {
         if let Some(value) = value

@@ -71,28 +71,28 @@ fn each_mode_has_its_arguments() {
     assert_eq!(
         args(&launch(&interactive, new(), Some("-fix it"))),
         format!(
-            "--session-id {id} --settings JSON --model opus --permission-mode plan --name demo --worktree w1 --allowedTools Bash -- -fix it"
+            "--session-id {id} --mcp-config JSON --settings JSON --model opus --permission-mode plan --name demo --worktree w1 --allowedTools Bash -- -fix it"
         )
     );
     assert_eq!(
         args(&launch(&interactive, Conversation::Resume("abc".into()), None)),
-        "--resume abc --settings JSON --model opus --permission-mode plan --name demo --allowedTools Bash"
+        "--resume abc --mcp-config JSON --settings JSON --model opus --permission-mode plan --name demo --allowedTools Bash"
     );
     assert_eq!(
         args(&launch(&spec(SessionMode::Oneshot), new(), Some("hi"))),
-        format!("-p --session-id {id} --settings JSON --name demo -- hi")
+        format!("-p --session-id {id} --mcp-config JSON --settings JSON --name demo -- hi")
     );
     let print = SessionSpec { args: vec!["-p".into(), "hi".into()], ..spec(SessionMode::Oneshot) };
     assert_eq!(
         args(&launch(&print, new(), None)),
-        format!("--session-id {id} --settings JSON --name demo -p hi"),
+        format!("--session-id {id} --mcp-config JSON --settings JSON --name demo -p hi"),
         "once"
     );
     let headless = launch(&spec(SessionMode::Headless), new(), Some("hi"));
     assert_eq!(
         args(&headless),
         format!(
-            "-p --input-format stream-json --output-format stream-json --verbose --replay-user-messages --session-id {id} --settings JSON --name demo"
+            "-p --input-format stream-json --output-format stream-json --verbose --replay-user-messages --session-id {id} --mcp-config JSON --settings JSON --name demo"
         )
     );
     assert!(!headless.is_terminal && headless.first_input.is_some());
@@ -109,11 +109,11 @@ fn the_users_own_choice_of_conversation_and_name_wins() {
     };
     assert_eq!(
         args(&launch(&with("--resume old --fork-session -n mine"), new(), None)),
-        "--settings JSON --resume old --fork-session -n mine"
+        "--mcp-config JSON --settings JSON --resume old --fork-session -n mine"
     );
     assert_eq!(
         args(&launch(&with("-c --model x -- hello"), Conversation::Resume("abc".into()), None)),
-        "--resume abc --settings JSON --name demo --model x"
+        "--resume abc --mcp-config JSON --settings JSON --name demo --model x"
     );
     assert_eq!(
         args(&launch(
@@ -121,11 +121,11 @@ fn the_users_own_choice_of_conversation_and_name_wins() {
             Conversation::Resume("abc".into()),
             None
         )),
-        "--resume abc --settings JSON --name demo --verbose --allowedTools Bash Read --model x"
+        "--resume abc --mcp-config JSON --settings JSON --name demo --verbose --allowedTools Bash Read --model x"
     );
     assert_eq!(
         args(&launch(&with("--worktree=w --resume=old"), Conversation::Resume("abc".into()), None)),
-        "--resume abc --settings JSON --name demo"
+        "--resume abc --mcp-config JSON --settings JSON --name demo"
     );
 }
 

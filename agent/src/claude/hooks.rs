@@ -70,7 +70,24 @@ pub fn settings(agent_program: &Path, user_settings: Option<Value>) -> Value {
             None => settings["hooks"][event] = json!([ours]),
         }
     }
+    // Our tools do no more than the daemon allows the session; a dialog for each would only be in the way.
+    let tools = json!(format!("mcp__{}", crate::mcp::SERVER));
+    if !settings["permissions"].is_object() {
+        settings["permissions"] = json!({});
+    }
+    match settings["permissions"]["allow"].as_array_mut() {
+        Some(theirs) => theirs.push(tools),
+        None => settings["permissions"]["allow"] = json!([tools]),
+    }
     settings
+}
+
+/// The value for `--mcp-config`: our server with the tools for locks, sessions and people.
+pub fn mcp_config(agent_program: &Path) -> Value {
+    let server = json!({"type": "stdio", "command": agent_program.to_string_lossy(), "args": ["mcp"]});
+    let mut servers = json!({});
+    servers[crate::mcp::SERVER] = server;
+    json!({"mcpServers": servers})
 }
 
 /// What a hook's input tells, without any of its content but a shortened reason.
@@ -272,6 +289,7 @@ mod tests {
         let merged = settings(Path::new("/opt/my tools/agent"), Some(user));
         assert_eq!(merged["model"], "opus");
         assert_eq!(merged["disableAllHooks"], false);
+        assert_eq!(merged["permissions"]["allow"], json!(["mcp__claudenest"]));
         assert_eq!(merged["hooks"]["Stop"].as_array().unwrap().len(), 2);
         assert_eq!(merged["hooks"]["SessionStart"][0]["hooks"][0]["command"], "'/opt/my tools/agent' hook");
     }

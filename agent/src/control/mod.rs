@@ -72,11 +72,81 @@ pub enum ClientMessage {
         #[serde(default)]
         call: String,
     },
+    /// Something about other sessions or the people around, from a session. Answer: `nest`.
+    Nest {
+        /// Number of the request.
+        request: u64,
+        /// What it wants.
+        wish: NestWish,
+    },
     /// The stored relays or credentials have changed: read them again. Answer: `done`.
     ReloadRelays {
         /// Number of the request.
         request: u64,
     },
+}
+
+/// What a session may want to know or say beyond itself.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "wish", rename_all = "snake_case")]
+pub enum NestWish {
+    /// The sessions of this machine that have not ended. Answer: `sessions`.
+    Sessions {},
+    /// Tells another session something, in its conversation, with who said it. Answer: `done`.
+    Message {
+        /// Name or id.
+        to: String,
+        /// What.
+        text: String,
+        /// How long to wait until the other can take it, in seconds.
+        #[serde(default)]
+        wait_s: Option<u32>,
+    },
+    /// Asks a person, and waits for the answer. Answer: `said`.
+    AskHuman {
+        /// The exact input of the tool; `question` is shown.
+        input: serde_json::Value,
+        /// Names this question, should it be asked again after a lost connection.
+        call: String,
+    },
+}
+
+/// The answer to a [`NestWish`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum NestAnswer {
+    /// Sessions of this machine.
+    Sessions {
+        /// The sessions.
+        sessions: Vec<Neighbour>,
+    },
+    /// It was done.
+    Done {},
+    /// What a person said.
+    Said {
+        /// Who.
+        by: String,
+        /// The answer.
+        text: String,
+    },
+}
+
+/// Another session as a session sees it: without prompts and environment.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Identity.
+    pub id: SessionId,
+    /// Name.
+    pub name: String,
+    /// Directory.
+    pub cwd: String,
+    /// State.
+    pub state: SessionState,
+    /// Why.
+    #[serde(default)]
+    pub state_reason: Option<String>,
+    /// True for the session that asks.
+    pub is_self: bool,
 }
 
 /// What the daemon says besides the messages of the agent link.
@@ -113,6 +183,13 @@ pub enum DaemonMessage {
         /// What the hook has to do.
         #[serde(default)]
         output: HookOutput,
+    },
+    /// Answer to `nest`.
+    Nest {
+        /// Number of the request.
+        request: u64,
+        /// The answer.
+        answer: NestAnswer,
     },
     /// It was done.
     Done {

@@ -9,6 +9,7 @@ pub mod audit;
 mod gate;
 pub mod lock;
 mod locking;
+mod neighbours;
 mod ops;
 pub mod risk;
 mod wording;

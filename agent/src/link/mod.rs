@@ -5,7 +5,6 @@
 
 mod actor;
 pub mod core;
-mod guard;
 mod history;
 mod serve;
 mod socket;

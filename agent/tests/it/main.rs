@@ -7,6 +7,7 @@ mod control;
 mod holder;
 mod input;
 mod lifecycle;
+mod mcp;
 mod nest;
 mod own;
 mod pairing;

@@ -32,7 +32,7 @@ fn claude() -> Option<PathBuf> {
     found
 }
 
-struct Mock {
+pub struct Mock {
     child: Child,
 }
 
@@ -44,7 +44,7 @@ impl Drop for Mock {
 }
 
 /// A nest whose sessions talk to a mock with this scenario.
-async fn nest(scenario: &str) -> Option<(Nest, Mock)> {
+pub async fn nest(scenario: &str) -> Option<(Nest, Mock)> {
     let claude = claude()?;
     let mut nest = Nest::new();
     let dir = nest.dir.path();
@@ -91,7 +91,7 @@ const ONE_COMMAND: &str = r#"{"turns": [
     {"content": ["Looking.", {"type": "tool_use", "name": "Bash", "input": {"command": "touch made-it", "description": "d"}}]},
     {"content": ["All done."]}], "after": {"content": ["nothing left"]}}"#;
 
-fn answered(info: &claudenest_shared::session::SessionInfo) -> bool {
+pub fn answered(info: &claudenest_shared::session::SessionInfo) -> bool {
     info.state == SessionState::WaitingInput
         && info.state_source == StateSource::Hook
         && info.state_reason.as_deref() == Some("answered; waits for the next prompt")
@@ -254,7 +254,7 @@ async fn every_permission_mode_is_one_that_claude_takes() {
 }
 
 /// Everything in the files below a directory.
-fn recorded(dir: &Path) -> String {
+pub fn recorded(dir: &Path) -> String {
     let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let read = |path: &PathBuf| {

@@ -4,8 +4,6 @@
 mod auth;
 mod builtin;
 mod foreign;
-mod guard;
-mod guard_killed;
 mod harness;
 mod history;
 mod hostile;

@@ -128,6 +128,15 @@ struct Active {
     notify: Notify,
 }
 
+/// Wakes the owner when somebody stops waiting.
+struct Nudge(Arc<Active>);
+
+impl Drop for Nudge {
+    fn drop(&mut self) {
+        self.0.notify.notify_one();
+    }
+}
+
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -228,6 +237,8 @@ impl Locks {
             return Err(Refusal::Invalid(sentence));
         }
         let wish = Wish { lease_s: Some(lease_s), reason, wait: wish.wait.min(MAX_WAIT), ..wish };
+        // Dropped last: the owner then finds the waiter gone.
+        let _nudge = Nudge(Arc::clone(&self.inner.active));
         let mut locks = self.ask(|answer| Command::Acquire { wish: Box::new(wish), answer }).await?;
         locks.pop().ok_or(Refusal::NotFound)
     }

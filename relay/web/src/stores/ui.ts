@@ -5,6 +5,5 @@ import { ref } from "vue";
 export const useUi = defineStore("ui", () => {
   const isPaletteOpen = ref(false);
   const isKeySheetOpen = ref(false);
-  const isDrawerOpen = ref(false);
-  return { isPaletteOpen, isKeySheetOpen, isDrawerOpen };
+  return { isPaletteOpen, isKeySheetOpen };
 });
