@@ -10,6 +10,7 @@ pub mod id;
 pub mod lock;
 pub mod machine;
 pub mod pairing;
+pub mod policy;
 pub mod reason;
 pub mod risk;
 pub mod secret;

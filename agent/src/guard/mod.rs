@@ -11,6 +11,7 @@ pub mod lock;
 mod locking;
 mod neighbours;
 mod ops;
+pub mod policy;
 pub mod risk;
 mod wording;
 

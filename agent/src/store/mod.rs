@@ -6,6 +6,7 @@
 mod approvals;
 mod audit;
 mod locks;
+mod policy;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

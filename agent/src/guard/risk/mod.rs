@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 pub use claudenest_shared::risk::{Risk, RiskNote};
 use serde_json::Value;
 
+pub(super) use place::join;
 pub use reason::Reason;
 
 /// Most parts that a shell command may have and still be understood (DESIGN §5).

@@ -159,7 +159,7 @@ const BUILD_DIRS: &[&str] = &[
 ];
 
 /// Joins and cleans a path lexically; `..` above the root stays at the root.
-pub(super) fn join(cwd: &Path, path: &str) -> PathBuf {
+pub(in crate::guard) fn join(cwd: &Path, path: &str) -> PathBuf {
     let mut joined = PathBuf::from("/");
     for component in cwd.join(path).components() {
         match component {

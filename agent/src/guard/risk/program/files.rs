@@ -5,7 +5,7 @@ use super::{Reason, Simple, Walk, Word};
 use crate::guard::risk::place;
 
 pub(super) const NAMES: &str = "rm rmdir unlink shred cp mv ln install mkdir mktemp touch mkfifo chmod chown chgrp chattr truncate tee split \
-     csplit patch dd gzip gunzip bzip2 bunzip2 xz unxz zstd lz4 zip unzip 7z ed ex vi vim nvim nano emacs";
+     csplit patch dd gzip gunzip bzip2 bunzip2 xz unxz zstd lz4 zip unzip 7z xxd ed ex vi vim nvim nano emacs";
 
 /// Judges the command if it is one of these programs.
 pub(super) fn judge(walk: &mut Walk<'_>, name: &str, simple: &Simple) -> bool {
@@ -53,6 +53,15 @@ pub(super) fn judge(walk: &mut Walk<'_>, name: &str, simple: &Simple) -> bool {
                     walk.writes(&Word::part_of(word, &format!("{}.", word.guess)), false, part);
                 }
                 walk.out.has_unknown_writes |= !args.operands.is_empty();
+            }
+        }
+        "xxd" => {
+            walk.out.note(Reason::KnownTool, Some(part));
+            // Whatever stands behind the first file is written to, also if it looks like a flag.
+            let first = words.iter().position(|word| !word.guess.starts_with('-')).unwrap_or(words.len());
+            for target in words.iter().skip(first + 1) {
+                walk.out.note(Reason::Overwrites, Some(part));
+                walk.writes(target, false, part);
             }
         }
         "zip" | "unzip" | "7z" => {

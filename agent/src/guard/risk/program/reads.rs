@@ -174,7 +174,6 @@ const READERS: &[Reader] = &[
     reader("sleep", Text, "", "", "", ""),
     reader("stat", Paths, "fLt", "c", "dereference file-system terse", "format printf"),
     reader("strings", Paths, "adfow", "enNt", "all data print-file-name", "bytes radix encoding"),
-    reader("tac", Paths, "b", "s", "before", "separator"),
     reader("tail", Paths, "qvz", "cn", "quiet silent verbose zero-terminated", "bytes lines"),
     reader("tr", Text, "cCdst", "", "complement delete squeeze-repeats truncate-set1", ""),
     reader("true", Text, "", "", "", ""),
@@ -198,7 +197,6 @@ const READERS: &[Reader] = &[
     ),
     reader("wc", Paths, "clLmw", "", "bytes chars lines max-line-length words", ""),
     reader("whoami", NoOperands, "", "", "", ""),
-    reader("xxd", UpTo(1), "abeEiup", "cglos", "", ""),
 ];
 
 fn find(name: &str) -> Option<&'static Reader> {
@@ -268,6 +266,8 @@ impl Reader {
                     is_known &= has(self.long);
                 }
             } else if text.len() > 1 && text.starts_with('-') {
+                // Behind an operand it may be one as well, if `POSIXLY_CORRECT` is set, and one too many is written to.
+                is_known &= operands.is_empty() || !matches!(self.operands, UpTo(_));
                 is_known &= self.cluster(&text[1..], &mut words);
             } else {
                 operands.push(word);

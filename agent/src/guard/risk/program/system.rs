@@ -43,7 +43,7 @@ const TABLE: &[(&str, Reason, bool)] = &[
         "ps top htop pgrep pidof lsof ss netstat uptime w who last vmstat iostat dmesg journalctl lscpu lsblk lsusb lspci lsmod getconf locale groups hostname arch \
       fuser cal file which whereis type hash jobs wait history dirs tree less more man info column jq yq rg ag ack fd bat exa eza shuf tsort join \
       sha224sum sha384sum b2sum cksum sum hexdump base32 factor numfmt test [ getent look iconv tput stty clear reset ldd nm objdump readelf size xmllint \
-      shellcheck cloc tokei scc hyperfine delta diff3 sdiff colordiff zcat zgrep zless bzcat xzcat egrep fgrep rev bc dc expr nproc shopt set ulimit umask exit return break continue \
+      shellcheck cloc tokei scc hyperfine delta diff3 sdiff colordiff zcat zgrep zless bzcat xzcat egrep fgrep rev tac bc dc expr nproc shopt set ulimit umask exit return break continue \
       shift logout pushd popd complete compgen readonly getopts tput zipinfo md5 shasum ts pv watchman gofmt",
         Reason::KnownTool,
         false,
