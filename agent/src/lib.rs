@@ -32,3 +32,5 @@ pub mod session;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
+mod unix_socket;
+mod yields;

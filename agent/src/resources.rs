@@ -29,12 +29,13 @@ impl Sampler {
     /// Samples the trees below `roots` (process ids of the sessions' children). Blocking, some milliseconds.
     pub fn sample(&mut self, roots: &[u32], now: Instant, wall: UnixMs) -> HashMap<u32, ResourceUse> {
         let processes = processes();
+        let family = Family::of(&processes);
         let elapsed = self.last_at.map(|at| now.saturating_duration_since(at).as_secs_f64());
         let mut seen = HashMap::new();
         let mut result = HashMap::new();
         for root in roots {
             let mut sum = ResourceUse { sampled_at: wall, ..ResourceUse::default() };
-            for process in tree(&processes, *root) {
+            for process in family.tree(*root) {
                 sum.processes += 1;
                 sum.memory_bytes += process.memory_bytes;
                 // A process seen for the first time may have used its time before the last sample.
@@ -58,25 +59,41 @@ impl Sampler {
 
 /// Process ids of the tree below `root`, itself included, for a kill that spares nobody. Blocking.
 pub fn tree_of(root: u32) -> Vec<u32> {
-    tree(&processes(), root).into_iter().map(|process| process.pid).collect()
+    Family::of(&processes()).tree(root).into_iter().map(|process| process.pid).collect()
 }
 
-fn tree(processes: &[Process], root: u32) -> Vec<Process> {
-    let mut children: HashMap<u32, Vec<&Process>> = HashMap::new();
-    for process in processes {
-        children.entry(process.parent).or_default().push(process);
-    }
-    let starts = processes.iter().filter(|process| process.pid == root || process.session == root);
-    let mut pending: Vec<&Process> = starts.collect();
-    let mut seen = HashSet::new();
-    let mut found = Vec::new();
-    while let Some(process) = pending.pop() {
-        if seen.insert(process.pid) {
-            found.push(*process);
-            pending.extend(children.get(&process.pid).into_iter().flatten());
+/// Who belongs to whom, looked up many times.
+struct Family<'a> {
+    children: HashMap<u32, Vec<&'a Process>>,
+    /// By process id and by the session that it is in: where trees start.
+    starts: HashMap<u32, Vec<&'a Process>>,
+}
+
+impl<'a> Family<'a> {
+    fn of(processes: &'a [Process]) -> Self {
+        let (mut children, mut starts) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for process in processes {
+            children.entry(process.parent).or_default().push(process);
+            starts.entry(process.pid).or_default().push(process);
+            if process.session != process.pid {
+                starts.entry(process.session).or_default().push(process);
+            }
         }
+        Self { children, starts }
     }
-    found
+
+    fn tree(&self, root: u32) -> Vec<Process> {
+        let mut pending = self.starts.get(&root).cloned().unwrap_or_default();
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        while let Some(process) = pending.pop() {
+            if seen.insert(process.pid) {
+                found.push(*process);
+                pending.extend(self.children.get(&process.pid).into_iter().flatten());
+            }
+        }
+        found
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -84,14 +101,14 @@ fn processes() -> Vec<Process> {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let page = rustix::param::page_size() as u64;
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            parse_stat(&stat, ticks, page)
-        })
-        .collect()
+    // A line has at most 52 numbers and a name of 64 characters; it comes in one piece.
+    let mut buffer = [0; 2048];
+    let mut read = |pid: u32| {
+        let mut file = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+        let size = std::io::Read::read(&mut file, &mut buffer).ok()?;
+        parse_stat(&String::from_utf8_lossy(&buffer[..size]), ticks, page)
+    };
+    entries.flatten().filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// `pid (name) state ppid pgrp session … utime(14) stime(15) … rss(24)`; the name may hold anything, even `)`.
@@ -169,7 +186,7 @@ mod tests {
             process(13, 12, 13),
             process(20, 1, 20),
         ];
-        let mut pids: Vec<u32> = tree(&all, 10).iter().map(|process| process.pid).collect();
+        let mut pids: Vec<u32> = Family::of(&all).tree(10).iter().map(|process| process.pid).collect();
         pids.sort_unstable();
         assert_eq!(pids, [10, 11, 12, 13]);
     }

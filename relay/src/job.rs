@@ -6,7 +6,7 @@ use claudenest_shared::time::UnixMs;
 
 use crate::app::App;
 use crate::auth::login::idle_since;
-use crate::db::{DbError, attempt, enrolment, history, login, pairing};
+use crate::db::{DbError, approval, attempt, enrolment, history, login, pairing};
 
 /// Ended things are no longer valid anyway; this only keeps the tables small.
 const EVERY: Duration = Duration::from_secs(300);
@@ -39,8 +39,8 @@ pub async fn clean_up_forever(app: App) {
     }
 }
 
-/// Removes ended logins, links, tickets, pairings, enrolment tokens and tries, and past output that is too old or too
-/// much. Returns the number of rows.
+/// Removes ended logins, links, tickets, pairings, enrolment tokens and tries, answers that are old, and past output that is
+/// too old or too much. Returns the number of rows.
 ///
 /// # Errors
 /// When the database is away.
@@ -51,6 +51,7 @@ pub async fn clean_up(app: &App) -> Result<u64, DbError> {
     rows += pairing::clean_up(&app.db, now, day_ago).await?;
     rows += enrolment::clean_up(&app.db, day_ago).await?;
     rows += attempt::clean_up(&app.db, day_ago).await?;
+    rows += approval::clean_up(&app.db, now.plus(-approval::KEPT_DAYS * DAY_MS)).await?;
     let (days, bytes) = (app.config.history_retention_days, app.config.history_bytes());
     rows += history::prune(&app.db, days, bytes, now).await?;
     Ok(rows)

@@ -17,12 +17,15 @@ pub(crate) fn is_unfit(c: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Makes a text fit to be shown: nothing unfit, at most `max_bytes`.
+pub(crate) fn fit(text: &mut String, max_bytes: usize) {
+    text.retain(|c| !is_unfit(c));
+    text.truncate(text.floor_char_boundary(max_bytes));
+}
+
 /// Facts as shown to people: nothing unfit, no endless texts.
 pub(crate) fn cleaned(mut facts: MachineFacts) -> MachineFacts {
-    let clean = |text: &mut String| {
-        text.retain(|c| !is_unfit(c));
-        text.truncate(text.floor_char_boundary(MAX_FACT_BYTES));
-    };
+    let clean = |text: &mut String| fit(text, MAX_FACT_BYTES);
     for text in [
         &mut facts.hostname,
         &mut facts.os,

@@ -11,12 +11,10 @@ use claudenest_shared::id::SessionId;
 use claudenest_shared::session::{SessionInfo, SessionState};
 use claudenest_shared::wire::agent::{AgentMessage, Op, RelayMessage, Reply};
 use claudenest_shared::wire::frame::Frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::codec::{CodecError, Packet, decode, encode_frame, encode_json};
 use super::{ClientMessage, DaemonMessage, FromDaemon, Status};
+use crate::unix_socket::{self, ReadHalf, WriteHalf};
 
 /// A daemon answers its hello within milliseconds, or it hangs.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,13 +115,13 @@ pub struct Client {
 /// The sending half, for attached terminals.
 #[derive(Debug)]
 pub struct Sender {
-    writer: OwnedWriteHalf,
+    writer: WriteHalf,
 }
 
 /// The receiving half.
 #[derive(Debug)]
 pub struct Receiver {
-    reader: OwnedReadHalf,
+    reader: ReadHalf,
     buffer: BytesMut,
     early: VecDeque<Incoming>,
 }
@@ -137,11 +135,10 @@ impl Client {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn connect(socket: &Path, identity: &Identity) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+        let (reader, writer) = unix_socket::connect(socket).await.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning,
             _ => ClientError::Socket { path: socket.to_owned(), source },
         })?;
-        let (reader, writer) = stream.into_split();
         let mut client = Self {
             sender: Sender { writer },
             receiver: Receiver { reader, buffer: BytesMut::with_capacity(8 * 1024), early: VecDeque::new() },
@@ -386,7 +383,7 @@ impl Receiver {
                     },
                 };
             }
-            match self.reader.read_buf(&mut self.buffer).await {
+            match self.reader.read(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Err(ClientError::Closed),
                 Ok(_) => {}
             }

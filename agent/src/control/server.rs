@@ -12,8 +12,6 @@ use claudenest_shared::id::SessionId;
 use claudenest_shared::session::SessionState;
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +23,8 @@ use crate::channel::{Channels, Outgoing};
 use crate::guard::{Guard, GuardEvent, Who};
 use crate::paths::Paths;
 use crate::supervisor::{SessionEvent, Supervisor};
+use crate::unix_socket::{self, ReadHalf, WriteHalf};
+use crate::yields;
 
 /// Answers that wait to be written; whoever asks faster than it reads waits.
 const ANSWERS: usize = 64;
@@ -185,14 +185,19 @@ struct Connection {
 impl Connection {
     /// Serves one client to its end.
     async fn run(daemon: Arc<Daemon>, stream: UnixStream, tasks: TaskTracker, cancel: CancellationToken) {
-        let (mut reader, writer) = stream.into_split();
+        let (reader, writer) = match unix_socket::split(stream) {
+            Ok(halves) => halves,
+            Err(error) => {
+                return tracing::warn!(%error, "a connection to the control socket cannot be served");
+            }
+        };
         let (answers, answers_out) = mpsc::channel(ANSWERS);
         let (outgoing, outgoing_out) = mpsc::channel(OUTGOING);
         tasks.spawn(write(writer, answers_out, outgoing_out, cancel.clone()));
         let mut buffer = BytesMut::with_capacity(8 * 1024);
         let hello = tokio::select! {
             () = cancel.cancelled() => None,
-            hello = tokio::time::timeout(HELLO_TIMEOUT, next(&mut reader, &mut buffer)) => hello.ok().flatten(),
+            hello = tokio::time::timeout(HELLO_TIMEOUT, next(&reader, &mut buffer)) => hello.ok().flatten(),
         };
         let Some(who) = hello.and_then(|packet| daemon.who(&packet)) else {
             let error = WireError::new(
@@ -222,7 +227,7 @@ impl Connection {
         loop {
             let packet = tokio::select! {
                 () = cancel.cancelled() => break,
-                packet = next(&mut reader, &mut buffer) => packet,
+                packet = next(&reader, &mut buffer) => packet,
             };
             let Some(packet) = packet else { break };
             if let Err(sentence) = connection.handle(packet).await {
@@ -509,7 +514,7 @@ async fn send(answers: &Answers, message: &impl serde::Serialize) {
 }
 
 /// The next message; `None` when the client is gone or speaks nonsense. Cancel safe.
-async fn next(reader: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<Packet> {
+async fn next(reader: &ReadHalf, buffer: &mut BytesMut) -> Option<Packet> {
     loop {
         match decode(buffer) {
             Ok(Some(packet)) => return Some(packet),
@@ -519,7 +524,7 @@ async fn next(reader: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<Packe
                 return None;
             }
         }
-        match reader.read_buf(buffer).await {
+        match reader.read(buffer).await {
             Ok(0) | Err(_) => return None,
             Ok(_) => {}
         }
@@ -528,7 +533,7 @@ async fn next(reader: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<Packe
 
 /// Writes answers and terminal output; ends when nobody can send any more.
 async fn write(
-    mut writer: OwnedWriteHalf,
+    mut writer: WriteHalf,
     mut answers: mpsc::Receiver<Bytes>,
     mut outgoing: mpsc::Receiver<Outgoing>,
     cancel: CancellationToken,
@@ -548,7 +553,7 @@ async fn write(
             },
         }
         // An echo and the acknowledgement of its key come at the same time from two tasks: one write for both.
-        tokio::task::yield_now().await;
+        yields::to_the_end().await;
         while batch.len() < BATCH_BYTES
             && let Ok(out) = outgoing.try_recv()
         {

@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use claudenest_shared::session::{Exit, TermSize};
 use claudenest_shared::wire::holder::IoKind;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::termios::Winsize;
 
@@ -139,15 +140,24 @@ impl Child {
 /// The output of the child; a closed terminal reads as the end.
 pub(super) struct Reader(File);
 
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Reader {
+    /// What there is, 0 at the end; `None` if nothing came by `deadline`.
+    pub(super) fn read_until(
+        &mut self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+    ) -> io::Result<Option<usize>> {
         loop {
             match self.0.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for(&self.0, PollFlags::IN)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if !wait_for(&self.0, PollFlags::IN, deadline)? {
+                        return Ok(None);
+                    }
+                }
                 // Linux says EIO when the last process closed its side of the terminal.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
-                result => return result,
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(Some(0)),
+                result => return result.map(Some),
             }
         }
     }
@@ -174,19 +184,23 @@ impl Writer {
             let size = self.write_now(bytes)?;
             bytes = &bytes[size..];
             if size == 0 {
-                wait_for(&self.0, PollFlags::OUT)?;
+                wait_for(&self.0, PollFlags::OUT, None)?;
             }
         }
         Ok(())
     }
 }
 
-/// Waits until a descriptor can be read or written, or has ended.
-fn wait_for(end: &File, what: PollFlags) -> io::Result<()> {
+/// Waits until a descriptor can be read or written, or has ended; false if that is not so by `deadline`.
+fn wait_for(end: &File, what: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
     loop {
-        match poll(&mut [PollFd::new(end, what)], None) {
+        let patience = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+        });
+        match poll(&mut [PollFd::new(end, what)], patience.as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other.map(drop)?),
+            other => return Ok(other? > 0),
         }
     }
 }

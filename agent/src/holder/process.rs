@@ -21,7 +21,7 @@ use claudenest_shared::session::TermSize;
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::holder::{HolderExit, IoKind, RecordingState};
 
-use super::child::{Child, Writer};
+use super::child::{Child, Reader, Writer};
 use super::core::{Core, Job};
 use super::exit::{Address, ExitRecord, write_exit};
 use super::outlet::{Outlet, Pushed};
@@ -37,7 +37,7 @@ const STACK_BYTES: usize = 256 * 1024;
 const DRAIN_IDLE: Duration = Duration::from_millis(300);
 /// How long a grandchild that goes on writing can delay the exit.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// The recorder looks this often at most: what a crash of the machine may cost.
+/// The recorder looks this long after output that is not on disk: what a crash of the machine may cost.
 const RECORD_INTERVAL: Duration = Duration::from_millis(50);
 /// Marks that wait for a disk that is full: those of 40 s of busy output.
 const MAX_WAITING_MARKS: usize = 4096;
@@ -358,21 +358,39 @@ fn watch_signals(shared: &Shared) {
     }
 }
 
-fn read_output(shared: &Shared, mut reader: impl Read) {
+fn read_output(shared: &Shared, mut reader: Reader) {
     let mut buffer = vec![0; READ_BYTES];
+    // When the recorder is to look. Waking it costs as much as sending an echo, so it is woken when nothing comes.
+    let mut record_at: Option<Instant> = None;
     loop {
-        let size = reader.read(&mut buffer).unwrap_or(0);
+        let size = match reader.read_until(&mut buffer, record_at) {
+            Ok(Some(size)) => size,
+            Ok(None) => {
+                record_at = None;
+                shared.record.notify_one();
+                continue;
+            }
+            Err(_) => 0,
+        };
         let mut state = shared.lock();
         if size == 0 {
             state.is_drained = true;
             shared.tell(&state);
+            shared.record.notify_one();
             return;
         }
         let now = now_us();
         let before = state.core.head().saturating_sub(state.recorded);
         state.core.output(&buffer[..size], now);
         let after = state.core.head().saturating_sub(state.recorded);
-        let is_to_record = before == 0 || (before < RECORD_EAGER_BYTES && after >= RECORD_EAGER_BYTES);
+        let is_to_record = (before < RECORD_EAGER_BYTES && after >= RECORD_EAGER_BYTES)
+            || record_at.is_some_and(|at| at <= Instant::now());
+        record_at = match before {
+            // Nothing is recorded at all.
+            _ if is_to_record || state.recorded == u64::MAX => None,
+            0 => Some(Instant::now() + RECORD_INTERVAL),
+            _ => record_at,
+        };
         state.is_burst = now.saturating_sub(state.last_output_us) < QUIET_US;
         state.last_output_us = now;
         if state.is_burst || state.core.exit().is_some() {
@@ -430,10 +448,6 @@ fn record(shared: &Shared, mut recorder: Recorder) {
                 return;
             }
             state = shared.record.wait(state).unwrap_or_else(PoisonError::into_inner);
-            if state.core.head() - recorder.position() < RECORD_EAGER_BYTES && state.core.exit().is_none() {
-                let gathering = shared.record.wait_timeout(state, RECORD_INTERVAL);
-                state = gathering.unwrap_or_else(PoisonError::into_inner).0;
-            }
             continue;
         }
         let skip = (recorder.position() < state.core.tail()).then(|| state.core.tail());

@@ -4,7 +4,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use claudenest_shared::approval::Approval;
+use claudenest_shared::code::WireError;
 use claudenest_shared::id::SessionId;
+use claudenest_shared::lock::Lock;
 use claudenest_shared::machine::{GoodbyeReason, MachineFacts};
 use claudenest_shared::secret::Secret;
 use claudenest_shared::session::SessionInfo;
@@ -22,7 +25,7 @@ use super::status::LinkStatus;
 use crate::channel::Outgoing;
 use crate::config::{Config, HistoryPolicy};
 use crate::credential::{Identity, PairedRelay, Relays, SecretError, Vault};
-use crate::guard::{Guard, Who};
+use crate::guard::{Guard, GuardEvent, Who};
 use crate::paths::Paths;
 use crate::relay_url::RelayUrl;
 use crate::session::SessionHandle;
@@ -48,6 +51,12 @@ pub trait LinkHost: Send + Sync + 'static {
     fn session(&self, session: SessionId) -> Option<SessionHandle>;
     /// Changes from now on.
     fn subscribe(&self) -> broadcast::Receiver<SessionEvent>;
+    /// Approvals that a relay is told of: the open ones, and those that became final lately.
+    fn approvals(&self) -> impl Future<Output = Result<Vec<Approval>, WireError>> + Send;
+    /// All locks.
+    fn locks(&self) -> Vec<Lock>;
+    /// Changes of approvals and locks from now on.
+    fn guard_events(&self) -> broadcast::Receiver<GuardEvent>;
 }
 
 impl LinkHost for Guard {
@@ -73,6 +82,18 @@ impl LinkHost for Guard {
 
     fn subscribe(&self) -> broadcast::Receiver<SessionEvent> {
         self.supervisor().subscribe()
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, WireError> {
+        self.told().await
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        Guard::locks(self).list()
+    }
+
+    fn guard_events(&self) -> broadcast::Receiver<GuardEvent> {
+        Guard::subscribe(self)
     }
 }
 
@@ -249,16 +270,30 @@ impl<H: LinkHost> Link<H> {
         let mut ticks = tokio::time::interval(WAKE_TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen = (start.elapsed(), wall());
+        // Set anew only when it has to be earlier; when it fires too early it is set again. Every message moves the deadline.
+        let mut alarm = Box::pin(sleep_until(start + core.deadline()));
+        let stop = self.stop.token.clone();
+        let mut stopped = std::pin::pin!(stop.cancelled());
         loop {
             while let Some(effect) = core.poll_effect() {
                 self.perform(effect, &core, &mut opening, &mut live).await;
             }
+            let due = start + core.deadline();
+            if due < alarm.deadline() {
+                alarm.as_mut().reset(due);
+            }
             let happened = tokio::select! {
                 biased;
-                () = self.stop.token.cancelled() => Happened::Stopped,
+                () = &mut stopped => Happened::Stopped,
                 incoming = next(&mut live) => Happened::Incoming(incoming),
                 opened = opened(&mut opening) => Happened::Opened(Box::new(opened)),
-                () = sleep_until(start + core.deadline()) => Happened::Deadline,
+                () = &mut alarm => {
+                    if Instant::now() < due {
+                        alarm.as_mut().reset(due);
+                        continue;
+                    }
+                    Happened::Deadline
+                }
                 () = self.hurry.notified() => Happened::Hurry,
                 _ = ticks.tick() => Happened::Tick,
             };
@@ -343,12 +378,15 @@ impl<H: LinkHost> Link<H> {
                     let _ = live.connection.out.send(Outgoing::Message(hello)).await;
                 }
             }
-            Effect::Serve { takes_history } => {
+            Effect::Serve { takes_history, takes_guard } => {
                 tracing::info!(relay = %self.relay.url, "the relay is connected");
                 if let Some(live) = live
                     && let Some(events) = live.events.take()
                 {
                     live.service.start(live.facts.clone(), std::mem::take(&mut live.unsent), events);
+                    if takes_guard {
+                        live.service.tell_guard();
+                    }
                     if takes_history && self.inner.config.history == HistoryPolicy::Full {
                         live.service.upload_history(self.inner.paths.sessions_dir());
                     }

@@ -68,6 +68,8 @@ pub enum Effect {
     Serve {
         /// True if the relay keeps history.
         takes_history: bool,
+        /// True if the relay takes approvals and locks.
+        takes_guard: bool,
     },
     /// Hand a message to whoever serves.
     Deliver(Box<RelayMessage>),
@@ -224,7 +226,14 @@ impl Core {
             }
             (
                 Phase::Welcome { .. },
-                RelayMessage::Welcome { machine_id, machine_name, heartbeat_ms, takes_history, .. },
+                RelayMessage::Welcome {
+                    machine_id,
+                    machine_name,
+                    heartbeat_ms,
+                    takes_history,
+                    takes_guard,
+                    ..
+                },
             ) => {
                 let (low, high) = HEARTBEAT_RANGE;
                 let heartbeat = Duration::from_millis(u64::from(heartbeat_ms.clamp(low, high)));
@@ -233,7 +242,7 @@ impl Core {
                 self.status.machine_name = crate::relay_http::clean(&machine_name);
                 self.status.last_error = None;
                 self.show(LinkState::Online, wall);
-                self.effects.push_back(Effect::Serve { takes_history });
+                self.effects.push_back(Effect::Serve { takes_history, takes_guard });
             }
             (Phase::Up { .. }, RelayMessage::Challenge { .. } | RelayMessage::Welcome { .. })
             | (Phase::Challenge { .. } | Phase::Welcome { .. }, _) => {

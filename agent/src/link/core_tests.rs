@@ -67,7 +67,7 @@ impl Bench {
         self.message(RelayMessage::Challenge { nonce: "07".repeat(32), time });
         assert_eq!(self.effects(), [Effect::SendHello { nonce: [7; 32] }]);
         self.message(welcome());
-        assert_eq!(self.effects(), [Effect::Serve { takes_history: false }]);
+        assert_eq!(self.effects(), [Effect::Serve { takes_history: false, takes_guard: false }]);
         assert_eq!(self.state(), LinkState::Online);
     }
 }

@@ -5,6 +5,7 @@
 
 mod actor;
 pub mod core;
+mod guard;
 mod history;
 mod serve;
 mod socket;

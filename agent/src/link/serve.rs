@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::actor::LinkHost;
+use super::guard;
 use super::history::{ANSWERS, Answer, Uploader};
 use crate::channel::{Channels, Outgoing};
 use crate::config::HistoryPolicy;
@@ -73,6 +74,16 @@ impl<H: LinkHost> Service<H> {
         });
     }
 
+    /// Starts to tell the relay about approvals and locks.
+    pub(super) fn tell_guard(&self) {
+        // Subscribed first: what changes while everything is read comes behind it.
+        let events = self.host.guard_events();
+        let (host, out, over) = (Arc::clone(&self.host), self.out.clone(), self.over.clone());
+        self.tasks.spawn(async move {
+            over.run_until_cancelled(guard::tell(host, out, events)).await;
+        });
+    }
+
     fn history_answer(&self, answer: Answer) {
         // One question at a time: a full queue means answers that nobody asked for.
         if let Some(Err(error)) = self.answers.as_ref().map(|answers| answers.try_send(answer)) {
@@ -117,7 +128,7 @@ impl<H: LinkHost> Service<H> {
                 };
                 let (host, out, over) = (Arc::clone(&self.host), self.out.clone(), self.over.clone());
                 self.tasks.spawn(async move {
-                    let reply = host.execute(op).await;
+                    let reply = guard::fit_reply(host.execute(op).await);
                     drop(permit);
                     let response = Outgoing::Message(AgentMessage::Response { request, reply });
                     over.run_until_cancelled(out.send(response)).await;

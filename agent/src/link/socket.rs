@@ -25,9 +25,13 @@ use crate::channel::Outgoing;
 use crate::relay_http::{CallError, clean, tls_error};
 use crate::relay_url::RelayUrl;
 use crate::tls::Trust;
+use crate::yields;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// Read at a time: relays send keys and credit. The buffer is filled with zeros before each read, also for a single byte,
+/// and a large one throws everything out of the CPU's first cache on the way of each echo.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Messages read and not yet handled: a burst of input frames; the socket's own buffer holds the rest.
 const INCOMING: usize = 64;
 /// Messages waiting for the writer: at most 64 frames of 64 KiB; streams wait at the channel.
@@ -119,7 +123,7 @@ pub(super) async fn open(
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits::MAX_MESSAGE_BYTES))
         .max_frame_size(Some(limits::MAX_MESSAGE_BYTES))
-        .read_buffer_size(64 * 1024);
+        .read_buffer_size(READ_BUFFER_BYTES);
     let upgraded =
         tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), Some(connector));
     let (socket, _) = Box::pin(upgraded).await.map_err(|error| refusal(&address, error))?;
@@ -262,7 +266,7 @@ async fn write(
             return;
         };
         // An echo and the acknowledgement of its key come at the same time from two tasks: one packet for both.
-        tokio::task::yield_now().await;
+        yields::to_the_end().await;
         let batch = async {
             sink.feed(encode(first)).await?;
             for _ in 1..BATCH {

@@ -1,9 +1,12 @@
 //! Links against a relay that lives in the test: storms of 502, half-open peers, restarts, revocations.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use claudenest_shared::approval::Approval;
+use claudenest_shared::code::WireError;
 use claudenest_shared::id::{MachineId, SessionId};
+use claudenest_shared::lock::{Lock, LockEnd};
 use claudenest_shared::machine::{GoodbyeReason, MachineFacts};
 use claudenest_shared::pairing::link_message;
 use claudenest_shared::secret::Secret;
@@ -12,6 +15,7 @@ use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{AgentMessage, Op, RelayMessage, Reply};
 use ed25519_dalek::{Signature, VerifyingKey};
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
@@ -23,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::{LinkHost, LinkState, LinkStatus, Links};
 use crate::config::{Config, CredentialStore};
 use crate::credential::{PairedRelay, Relays, Vault, unhex};
+use crate::guard::GuardEvent;
 use crate::paths::Paths;
 use crate::session::SessionHandle;
 use crate::supervisor::SessionEvent;
@@ -32,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Host {
     events: broadcast::Sender<SessionEvent>,
+    guard_events: broadcast::Sender<GuardEvent>,
+    held: Mutex<(Vec<Approval>, Vec<Lock>)>,
 }
 
 impl LinkHost for Host {
@@ -60,6 +67,18 @@ impl LinkHost for Host {
 
     fn subscribe(&self) -> broadcast::Receiver<SessionEvent> {
         self.events.subscribe()
+    }
+
+    async fn approvals(&self) -> Result<Vec<Approval>, WireError> {
+        Ok(self.held.lock().unwrap().0.clone())
+    }
+
+    fn locks(&self) -> Vec<Lock> {
+        self.held.lock().unwrap().1.clone()
+    }
+
+    fn guard_events(&self) -> broadcast::Receiver<GuardEvent> {
+        self.guard_events.subscribe()
     }
 }
 
@@ -96,7 +115,11 @@ impl Bed {
             extra_ca: vec![],
         };
         Relays { relays: vec![relay] }.save(&paths).unwrap();
-        let host = Arc::new(Host { events: broadcast::channel(16).0 });
+        let host = Arc::new(Host {
+            events: broadcast::channel(16).0,
+            guard_events: broadcast::channel(4).0,
+            held: Mutex::default(),
+        });
         let tasks = TaskTracker::new();
         let links = Links::new(Arc::clone(&host), paths.clone(), config, tasks.clone());
         links.reload().unwrap();
@@ -117,7 +140,7 @@ impl Bed {
 
     /// Accepts the next connection up to the welcome, checking token and signature.
     #[expect(clippy::result_large_err, reason = "the callback's type is given by the library")]
-    async fn accept(&self, heartbeat_ms: u32) -> Socket {
+    async fn accept_as(&self, heartbeat_ms: u32, takes_guard: bool) -> Socket {
         let check = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
             assert_eq!(request.uri().path(), "/ws/agent");
             assert_eq!(request.headers()["authorization"], format!("Bearer {TOKEN}"));
@@ -142,10 +165,15 @@ impl Bed {
             connection_epoch: 1,
             heartbeat_ms,
             takes_history: false,
-            takes_guard: false,
+            takes_guard,
         };
         send(&mut socket, &welcome).await;
         socket
+    }
+
+    /// The same as a relay that keeps nothing.
+    async fn accept(&self, heartbeat_ms: u32) -> Socket {
+        self.accept_as(heartbeat_ms, false).await
     }
 
     /// Waits for a state; the statuses are published by the link's task.
@@ -266,4 +294,68 @@ async fn a_relay_that_is_unpaired_loses_its_link() {
     bed.links.reload().unwrap();
     assert_eq!(receive(&mut socket).await, AgentMessage::Goodbye { reason: GoodbyeReason::Unpairing });
     assert!(bed.links.status().is_empty());
+}
+
+fn approval(number: u8, version: u64) -> Approval {
+    serde_json::from_value(json!({
+        "id": uuid::Uuid::from_bytes([number; 16]), "session": uuid::Uuid::nil(), "session_name": "a", "kind": "tool",
+        "tool": "Bash", "summary": "s", "input": {}, "input_sha256": "d", "cwd": "/", "risk": "low", "why": "w",
+        "state": "pending", "state_since": 0, "created_at": 0, "version": version,
+    }))
+    .unwrap()
+}
+
+fn lock(number: u8) -> Lock {
+    serde_json::from_value(json!({
+        "id": uuid::Uuid::from_bytes([number; 16]), "path": "/a", "project": "/", "kind": "file",
+        "holder": { "kind": "person", "label": "dev" }, "origin": "person", "fence": number, "since": 0,
+        "expires_at": 1, "version": number,
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_relay_is_told_every_approval_and_lock_and_again_when_changes_were_missed() {
+    let bed = Bed::new().await;
+    *bed.host.held.lock().unwrap() = (vec![approval(1, 1)], vec![lock(1), lock(2)]);
+    let mut socket = bed.accept_as(60_000, true).await;
+    let told = |number, version| AgentMessage::Approval { approval: Box::new(approval(number, version)) };
+    let held = |number| AgentMessage::Lock { lock: Box::new(lock(number)) };
+    for expected in [told(1, 1), AgentMessage::ApprovalsSent {}, held(1), held(2), AgentMessage::LocksSent {}]
+    {
+        assert_eq!(receive(&mut socket).await, expected);
+    }
+    bed.host.guard_events.send(GuardEvent::Approval(Box::new(approval(2, 1)))).unwrap();
+    bed.host.guard_events.send(GuardEvent::Lock(Box::new(lock(3)))).unwrap();
+    let ended = GuardEvent::LockEnded { lock: lock(1).id, end: LockEnd::Forced };
+    bed.host.guard_events.send(ended).unwrap();
+    for expected in [told(2, 1), held(3), AgentMessage::LockEnded { lock: lock(1).id, end: LockEnd::Forced }]
+    {
+        assert_eq!(receive(&mut socket).await, expected);
+    }
+    // More at once than a subscriber may be behind: among them, unheard, the end of a lock.
+    *bed.host.held.lock().unwrap() = (vec![approval(2, 9)], vec![lock(3)]);
+    for version in 2..=9 {
+        bed.host.guard_events.send(GuardEvent::Approval(Box::new(approval(2, version)))).unwrap();
+    }
+    for expected in [
+        told(2, 9),
+        AgentMessage::ApprovalsSent {},
+        held(3),
+        AgentMessage::LockEnded { lock: lock(2).id, end: LockEnd::Released },
+        AgentMessage::LocksSent {},
+    ] {
+        assert_eq!(receive(&mut socket).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_keeps_no_approvals_is_told_of_none() {
+    let bed = Bed::new().await;
+    *bed.host.held.lock().unwrap() = (vec![approval(1, 1)], vec![lock(1)]);
+    let mut socket = bed.accept(60_000).await;
+    bed.state(LinkState::Online).await;
+    let _ = bed.host.guard_events.send(GuardEvent::Approval(Box::new(approval(1, 2))));
+    send(&mut socket, &RelayMessage::Request { request: 1, op: Op::SessionList {} }).await;
+    assert!(matches!(receive(&mut socket).await, AgentMessage::Response { request: 1, .. }));
 }

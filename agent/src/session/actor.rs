@@ -10,15 +10,14 @@ use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::holder::{
     FromHolder, HOLDER_PROTOCOL, HolderExit, HolderHello, RecordingState, ToHolder,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::shared::Shared;
 use super::{ConnectError, Notice};
 use crate::holder::read_exit;
+use crate::unix_socket::{self, ReadHalf, WriteHalf};
+use crate::yields;
 
 /// A holder answers at once; a machine that swaps gets this long.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,21 +36,20 @@ const READ_BYTES: usize = 128 * 1024;
 /// A fresh connection, after both hellos.
 pub(super) struct Connection {
     pub(super) hello: HolderHello,
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: ReadHalf,
+    write: WriteHalf,
     buffer: BytesMut,
 }
 
 /// Connects to a holder and asks for output from `from` on.
 pub(super) async fn connect(socket: &std::path::Path, from: u64) -> Result<Connection, ConnectError> {
-    let stream = UnixStream::connect(socket).await.map_err(ConnectError::Gone)?;
-    let (mut read, mut write) = stream.into_split();
+    let (read, mut write) = unix_socket::connect(socket).await.map_err(ConnectError::Gone)?;
     let exchange = async {
         let mut wire = BytesMut::new();
         ToHolder::Hello { proto: HOLDER_PROTOCOL, from }.encode(&mut wire);
         write.write_all(&wire).await.map_err(ConnectError::Gone)?;
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        match next(&mut read, &mut buffer).await {
+        match next(&read, &mut buffer).await {
             Ok(Some(FromHolder::Hello(hello))) => Ok((hello, buffer)),
             Ok(Some(_)) => Err(ConnectError::Protocol),
             Ok(None) => Err(ConnectError::Gone(io::ErrorKind::UnexpectedEof.into())),
@@ -66,19 +64,25 @@ pub(super) async fn connect(socket: &std::path::Path, from: u64) -> Result<Conne
     }
 }
 
-/// The next message. Not cancel safe with respect to a message in decoding, but nothing is lost: bytes stay in `buffer`.
-async fn next(read: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<Option<FromHolder>> {
+/// The next message. Cancel safe: bytes stay in `buffer`.
+async fn next(read: &ReadHalf, buffer: &mut BytesMut) -> io::Result<Option<FromHolder>> {
     loop {
-        match FromHolder::decode(buffer) {
-            Ok(Some(message)) => return Ok(Some(message)),
-            Ok(None) => {}
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        if let Some(message) = decode(buffer)? {
+            return Ok(Some(message));
         }
-        buffer.reserve(READ_BYTES);
-        if read.read_buf(buffer).await? == 0 {
+        if fill(read, buffer).await? == 0 {
             return Ok(None);
         }
     }
+}
+
+fn decode(buffer: &mut BytesMut) -> io::Result<Option<FromHolder>> {
+    FromHolder::decode(buffer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+async fn fill(read: &ReadHalf, buffer: &mut BytesMut) -> io::Result<usize> {
+    buffer.reserve(READ_BYTES);
+    read.read(buffer).await
 }
 
 /// Starts the tasks of a run.
@@ -88,12 +92,15 @@ pub(super) fn start(
     notices: mpsc::Sender<Notice>,
     tasks: &TaskTracker,
 ) {
+    shared.outbox.connect(connection.write.direct());
     let own = Arc::clone(shared);
     tasks.spawn(async move {
         tokio::select! {
             () = own.cancel.cancelled() => {}
             () = serve(&own, connection) => {}
         }
+        // Writers may live on for a moment; what they bring now is not delivered.
+        own.outbox.disconnect();
     });
     let own = Arc::clone(shared);
     tasks.spawn(async move {
@@ -108,9 +115,9 @@ pub(super) fn start(
 async fn serve(shared: &Shared, mut connection: Connection) {
     loop {
         shared.lock().is_recording_failed = connection.hello.recording == RecordingState::Failed;
-        let Connection { mut read, mut write, mut buffer, .. } = connection;
+        let Connection { read, mut write, mut buffer, .. } = connection;
         tokio::select! {
-            () = receive(shared, &mut read, &mut buffer) => {}
+            () = receive(shared, &read, &mut buffer) => {}
             () = forward(shared, &mut write) => {}
         }
         let exit = shared.lock().exit();
@@ -119,9 +126,10 @@ async fn serve(shared: &Shared, mut connection: Connection) {
             let _ = tokio::time::timeout(HELLO_TIMEOUT, forward(shared, &mut write)).await;
             return;
         }
+        shared.outbox.disconnect();
         match reconnect(shared).await {
             Some(again) => {
-                shared.outbox.clear();
+                shared.outbox.connect(again.write.direct());
                 let todo = {
                     let mut core = shared.lock();
                     let effects = core.input.resend(&again.hello.writers, Instant::now());
@@ -138,22 +146,35 @@ async fn serve(shared: &Shared, mut connection: Connection) {
     }
 }
 
-async fn receive(shared: &Shared, read: &mut OwnedReadHalf, buffer: &mut BytesMut) {
-    let mut bytes_since_yield = 0;
+async fn receive(shared: &Shared, read: &ReadHalf, buffer: &mut BytesMut) {
+    let (mut bytes_since_yield, mut has_output) = (0, false);
     loop {
         // In a flood there is always more to read; those who send it on have to keep up.
         if bytes_since_yield >= YIELD_BYTES {
             bytes_since_yield = 0;
             tokio::task::yield_now().await;
         }
-        let message = match next(read, buffer).await {
+        let message = match decode(buffer) {
             Ok(Some(message)) => message,
-            Ok(None) | Err(_) => return,
+            Ok(None) => {
+                if std::mem::take(&mut has_output) {
+                    // Streams, then the writer of their connection; only then the follower with its timers.
+                    yields::to_the_end().await;
+                    yields::to_the_end().await;
+                    shared.will_follow();
+                }
+                match fill(read, buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => continue,
+                }
+            }
+            Err(_) => return,
         };
         match message {
             FromHolder::Hello(_) => {}
             FromHolder::Output { offset, bytes } => {
                 bytes_since_yield += bytes.len();
+                has_output = true;
                 shared.output(offset, &bytes);
             }
             FromHolder::InputAck { writer, seq } => {
@@ -180,10 +201,11 @@ async fn receive(shared: &Shared, read: &mut OwnedReadHalf, buffer: &mut BytesMu
     }
 }
 
-async fn forward(shared: &Shared, write: &mut OwnedWriteHalf) {
+/// Writes what the holder did not take at once.
+async fn forward(shared: &Shared, write: &mut WriteHalf) {
     loop {
-        let wire = shared.outbox.take().await;
-        if write.write_all(&wire).await.is_err() {
+        shared.outbox.left_over().await;
+        if write.writable().await.is_err() || !shared.outbox.write() {
             return;
         }
     }

@@ -1,13 +1,14 @@
 //! What waits between the tasks of one run: answers to writers, and messages to the holder. Both are bounded.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use claudenest_shared::wire::holder::ToHolder;
 use tokio::sync::Notify;
 
 use super::InputAck;
+use crate::unix_socket::Direct;
 
 /// Refusals that wait for a writer's receiver; a viewer that sends more without reading is cut off.
 const MAX_WAITING_ACKS: usize = 16 * 1024;
@@ -53,41 +54,80 @@ impl AckQueue {
     }
 }
 
-/// Messages to the holder, bounded by the input window and the rate of resizes.
+/// Messages to the holder, bounded by the input window and the rate of resizes. Written at once by whoever brings one,
+/// as long as the holder takes them; what it does not take waits for the task that may wait.
 #[derive(Default)]
 pub(super) struct Outbox {
-    buffer: Mutex<BytesMut>,
+    waiting: Mutex<Waiting>,
     ready: Notify,
 }
 
+#[derive(Default)]
+struct Waiting {
+    buffer: BytesMut,
+    /// The connection; absent between two of them.
+    holder: Option<Direct>,
+}
+
 impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn push(&self, messages: &[ToHolder]) {
         if messages.is_empty() {
             return;
         }
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.lock();
+        let is_first = waiting.buffer.is_empty();
         for message in messages {
-            message.encode(&mut buffer);
+            message.encode(&mut waiting.buffer);
         }
-        drop(buffer);
-        self.ready.notify_one();
+        if is_first {
+            waiting.write();
+        }
+        if !waiting.buffer.is_empty() {
+            drop(waiting);
+            self.ready.notify_one();
+        }
     }
 
-    /// Everything that waits. Cancel safe.
-    pub(super) async fn take(&self) -> BytesMut {
-        loop {
-            {
-                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-                if !buffer.is_empty() {
-                    return buffer.split();
-                }
-            }
+    /// Waits until something waits that the holder did not take at once. Cancel safe.
+    pub(super) async fn left_over(&self) {
+        while self.lock().buffer.is_empty() {
             self.ready.notified().await;
         }
     }
 
-    /// Forgets what was meant for a connection that is gone.
-    pub(super) fn clear(&self) {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Writes what the holder takes now; false when the connection is gone.
+    pub(super) fn write(&self) -> bool {
+        self.lock().write()
+    }
+
+    /// A new connection: what was meant for the one before is forgotten.
+    pub(super) fn connect(&self, holder: Direct) {
+        *self.lock() = Waiting { buffer: BytesMut::new(), holder: Some(holder) };
+    }
+
+    /// The connection is gone.
+    pub(super) fn disconnect(&self) {
+        self.lock().holder = None;
+    }
+}
+
+impl Waiting {
+    fn write(&mut self) -> bool {
+        let Some(holder) = &self.holder else { return false };
+        match holder.write(&self.buffer) {
+            Ok(size) => {
+                self.buffer.advance(size);
+                true
+            }
+            // The reader learns the same.
+            Err(_) => {
+                self.holder = None;
+                false
+            }
+        }
     }
 }

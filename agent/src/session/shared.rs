@@ -143,7 +143,7 @@ impl Shared {
         self.outbox.push(&[message]);
     }
 
-    /// Output came from the holder.
+    /// Output came from the holder. Whoever brings it calls [`Shared::will_follow`] when it has been sent on.
     pub(super) fn output(&self, offset: u64, bytes: &Bytes) {
         let mut core = self.lock();
         let before = core.head();
@@ -152,8 +152,6 @@ impl Shared {
         let head = core.head();
         let is_new_title = core.title != title;
         drop(core);
-        // Before the streams are woken, so that they come first: the follower has time.
-        self.will_follow();
         self.wake();
         // A program without a terminal asks nobody; what looks like a question must not type into its input.
         if !queries.is_empty() && self.hello.io == IoKind::Pty {
@@ -172,7 +170,7 @@ impl Shared {
     }
 
     /// Makes the task that follows look, unless it will anyway.
-    fn will_follow(&self) {
+    pub(super) fn will_follow(&self) {
         if !self.is_follow_due.swap(true, Ordering::AcqRel) {
             self.housekeeping.notify_one();
         }

@@ -23,6 +23,7 @@ pub struct Daemon {
     pub handle: SessionHandle,
     pub notices: mpsc::Receiver<Notice>,
     cancel: CancellationToken,
+    tasks: TaskTracker,
 }
 
 pub fn config(run: &Run) -> SessionConfig {
@@ -37,15 +38,16 @@ pub fn config(run: &Run) -> SessionConfig {
 impl Daemon {
     pub async fn connect(run: &Run) -> Self {
         let (sender, notices) = mpsc::channel(64);
-        let cancel = CancellationToken::new();
-        let handle =
-            SessionHandle::connect(config(run), sender, &TaskTracker::new(), cancel.clone()).await.unwrap();
-        Self { handle, notices, cancel }
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let handle = SessionHandle::connect(config(run), sender, &tasks, cancel.clone()).await.unwrap();
+        Self { handle, notices, cancel, tasks }
     }
 
     /// As `kill -9` of the daemon looks to the holder: every socket is closed, nothing is said.
-    pub fn kill(self) {
+    pub async fn kill(self) {
         self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub fn find(&self) -> FindSession {

@@ -57,7 +57,7 @@ async fn sixty_thousand_lines_arrive_byte_by_byte_through_twenty_killed_daemons(
         all.extend_from_slice(&viewer.bytes);
         let child = daemon.handle.info_part().child_pid;
         assert!(child.is_none_or(|pid| pid == spawned.child_pid), "round {round}");
-        daemon.kill();
+        daemon.kill().await;
         daemon = Daemon::connect(&run).await;
         let from = StreamPosition { epoch: 1, offset: all.len() as u64 };
         viewer = Viewer::stream(&daemon, Some(from), MAX_LAG_LIMIT_BYTES).await;
@@ -110,7 +110,7 @@ async fn sequence_numbers_survive_the_daemon() {
     }
     viewer.until(b"123").await;
     viewer.until_ack(3).await;
-    daemon.kill();
+    daemon.kill().await;
     let daemon = Daemon::connect(&run).await;
     let mut viewer = Viewer::from_start(&daemon).await;
     assert_eq!(viewer.writer(9, true).await, 3);
@@ -228,7 +228,7 @@ async fn queries_are_answered_once_however_many_watch_and_never_in_replay() {
     for viewer in &mut viewers[1..] {
         viewer.until(b"asked").await;
     }
-    daemon.kill();
+    daemon.kill().await;
     let daemon = Daemon::connect(&run).await;
     let mut late = Viewer::from_start(&daemon).await;
     late.until(b"asked").await;
@@ -410,7 +410,7 @@ async fn a_new_daemon_knows_modes_that_were_set_long_before_the_holders_memory()
     let mut viewer = Viewer::from_start(&daemon).await;
     viewer.until(b"done").await;
     crate::wait::until_true("the screen is saved", || run.spec.dir.join("screen").exists()).await;
-    daemon.kill();
+    daemon.kill().await;
     let daemon = Daemon::connect(&run).await;
     let mut late = Viewer::stream(&daemon, None, DEFAULT_LAG_LIMIT_BYTES).await;
     while late.snapshots.is_empty() {

@@ -14,7 +14,7 @@ use sqlx::AssertSqlSafe;
 use time::{Date, Duration, macros::format_description};
 use uuid::Uuid;
 
-use super::{Db, DbError, at, from_json, ms, to_json};
+use super::{Db, DbError, at, big, from_json, ms, to_json};
 
 /// Chunks that are listed of one run: two days of a session that never pauses.
 const MAX_LISTED: i64 = 40_000;
@@ -40,10 +40,6 @@ pub struct NewChunk {
     pub screen: Vec<u8>,
     /// Compressed output.
     pub data: Vec<u8>,
-}
-
-fn big(offset: u64) -> i64 {
-    i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
 fn small(stored: i64) -> u64 {

@@ -3,11 +3,13 @@
 //! Rules that must be atomic are one statement each. Every statement that serves a user names the user's id in its
 //! condition: what belongs to somebody else is not found. Times are parameters, never `now()`.
 
+pub mod approval;
 pub mod attempt;
 pub mod audit;
 pub mod cluster;
 pub mod enrolment;
 pub mod history;
+pub mod lock;
 pub mod login;
 pub mod machine;
 pub mod pairing;
@@ -158,6 +160,11 @@ pub(crate) fn at(time: UnixMs) -> OffsetDateTime {
 /// A stored time as it travels.
 pub(crate) fn ms(time: OffsetDateTime) -> UnixMs {
     UnixMs(i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX))
+}
+
+/// A number of the wire as the database stores it.
+pub(crate) fn big(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The word by which serde writes a unit variant.

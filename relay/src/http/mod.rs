@@ -1,11 +1,13 @@
 //! HTTP: the router and what all resources share. One file per resource.
 
+pub mod approval;
 pub mod auth;
 pub mod enrolment;
 pub mod error;
 pub mod extract;
 pub mod health;
 pub mod history;
+pub mod lock;
 pub mod machine;
 pub mod openapi;
 pub mod pairing;
@@ -34,6 +36,8 @@ pub(crate) fn api() -> OpenApiRouter<App> {
         .merge(machine::routes())
         .merge(session::routes())
         .merge(history::routes())
+        .merge(approval::routes())
+        .merge(lock::routes())
         .merge(pairing::routes())
         .merge(pairing_agent::routes())
         .merge(enrolment::routes())

@@ -26,6 +26,8 @@ use crate::app::App;
         (name = "machines", description = "Paired machines"),
         (name = "sessions", description = "Sessions on machines"),
         (name = "history", description = "Past output of sessions"),
+        (name = "approvals", description = "What Claudes ask, and the answers"),
+        (name = "locks", description = "Who may write which files"),
         (name = "pairing", description = "Pairing, the side of the user"),
         (name = "agent", description = "What agents call; no login"),
         (name = "health", description = "Signs of life"),

@@ -2,11 +2,13 @@
 //!
 //! A trait, so that the hub can be tested without a database and stays the same in a fleet.
 
+use claudenest_shared::approval::Approval;
 use claudenest_shared::history::{HistoryOutcome, HistoryPosition};
-use claudenest_shared::id::{MachineId, SessionId, UserId};
+use claudenest_shared::id::{ApprovalId, LockId, MachineId, SessionId, UserId};
+use claudenest_shared::lock::Lock;
 use claudenest_shared::machine::{MachineFacts, MachineState};
 use claudenest_shared::session::SessionInfo;
-use claudenest_shared::wire::browser::MachineInfo;
+use claudenest_shared::wire::browser::{ApprovalInfo, MachineInfo};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -15,6 +17,15 @@ use crate::clock::Clock;
 use crate::db::history::NewChunk;
 pub use crate::db::machine::LinkState;
 use crate::db::{self, Db, DbError};
+
+/// Inputs and diffs that are longer are not sent to pages unasked: most commands and edits are far shorter.
+pub const MAX_BRIEF_BYTES: usize = 16 * 1024;
+/// Inputs and diffs that a page gets in its first message, all together.
+const BRIEF_ROOM_BYTES: usize = 2 * 1024 * 1024;
+/// Open approvals that a page gets in its first message: far beyond what a person can answer, it bounds the message.
+const MAX_OPEN_SHOWN: i64 = 1_000;
+/// Locks that a page gets in its first message.
+const MAX_LOCKS_SHOWN: i64 = 5_000;
 
 /// The directory could not answer, usually because the database is away. The cause was not logged yet.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +68,19 @@ pub struct KnownLogin {
     pub label: String,
 }
 
+/// What a page shows of a user.
+#[derive(Clone, Default, Debug)]
+pub struct UserState {
+    /// Every machine.
+    pub machines: Vec<MachineInfo>,
+    /// Every session on them.
+    pub sessions: Vec<SessionInfo>,
+    /// Every approval that is not final.
+    pub approvals: Vec<ApprovalInfo>,
+    /// Every lock.
+    pub locks: Vec<Lock>,
+}
+
 /// See the module. Every method may be called from any task; none is on the path of terminal bytes.
 pub trait Directory: Send + Sync + 'static {
     /// The machine whose token has this digest.
@@ -84,8 +108,19 @@ pub trait Directory: Send + Sync + 'static {
     fn remove_session(&self, machine: MachineId, session: SessionId) -> Answer<'_, ()>;
     /// The machine of a session of that user.
     fn machine_of_session(&self, user: UserId, session: SessionId) -> Answer<'_, Option<MachineId>>;
-    /// Every machine and session of a user.
-    fn state_of(&self, user: UserId) -> Answer<'_, (Vec<MachineInfo>, Vec<SessionInfo>)>;
+    /// Notes an approval that the machine named on its link of that epoch; false if that is outdated, or there is no room.
+    fn set_approval<'a>(&'a self, machine: MachineId, epoch: u64, approval: &'a Approval)
+    -> Answer<'a, bool>;
+    /// The machine has named all of its approvals; returns open ones that it did not name on this link.
+    fn forget_approvals(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<ApprovalId>>;
+    /// Notes a lock, as above.
+    fn set_lock<'a>(&'a self, machine: MachineId, epoch: u64, lock: &'a Lock) -> Answer<'a, bool>;
+    /// Forgets a lock that has ended; false if it was not known.
+    fn remove_lock(&self, machine: MachineId, lock: LockId) -> Answer<'_, bool>;
+    /// The machine has named all of its locks; returns those that it did not name on this link.
+    fn forget_locks(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<LockId>>;
+    /// Everything that a page shows of a user.
+    fn state_of(&self, user: UserId) -> Answer<'_, UserState>;
     /// How far past output of these runs is stored.
     fn history_have<'a>(
         &'a self,
@@ -195,11 +230,43 @@ impl Directory for DbDirectory {
         })
     }
 
-    fn state_of(&self, user: UserId) -> Answer<'_, (Vec<MachineInfo>, Vec<SessionInfo>)> {
+    fn set_approval<'a>(
+        &'a self,
+        machine: MachineId,
+        epoch: u64,
+        approval: &'a Approval,
+    ) -> Answer<'a, bool> {
         Box::pin(async move {
-            // Sessions first: a machine that is new in between is only listed without its sessions, and those follow as events.
+            Ok(db::approval::upsert(&self.db, machine, epoch, approval, self.clock.now()).await?)
+        })
+    }
+
+    fn forget_approvals(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<ApprovalId>> {
+        Box::pin(async move { Ok(db::approval::forget_unnamed(&self.db, machine, epoch).await?) })
+    }
+
+    fn set_lock<'a>(&'a self, machine: MachineId, epoch: u64, lock: &'a Lock) -> Answer<'a, bool> {
+        Box::pin(async move { Ok(db::lock::upsert(&self.db, machine, epoch, lock).await?) })
+    }
+
+    fn remove_lock(&self, machine: MachineId, lock: LockId) -> Answer<'_, bool> {
+        Box::pin(async move { Ok(db::lock::remove(&self.db, machine, lock).await?) })
+    }
+
+    fn forget_locks(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<LockId>> {
+        Box::pin(async move { Ok(db::lock::forget_unnamed(&self.db, machine, epoch).await?) })
+    }
+
+    fn state_of(&self, user: UserId) -> Answer<'_, UserState> {
+        Box::pin(async move {
+            // Machines last: one that is new in between is only listed without what is on it, and that follows as events.
+            let approvals = db::approval::list_open(&self.db, user, None, None, MAX_OPEN_SHOWN).await?;
+            let locks = db::lock::list_for_user(&self.db, user, None, MAX_LOCKS_SHOWN).await?;
             let sessions = db::session::list_for_user(&self.db, user, None).await?;
-            Ok((db::machine::list_for_user(&self.db, user).await?, sessions))
+            let machines = db::machine::list_for_user(&self.db, user).await?;
+            let room = BRIEF_ROOM_BYTES / approvals.len().max(1);
+            let brief = |approval| ApprovalInfo::new(approval, room.min(MAX_BRIEF_BYTES));
+            Ok(UserState { machines, sessions, approvals: approvals.into_iter().map(brief).collect(), locks })
         })
     }
 

@@ -5,6 +5,7 @@
 //! the directory (the database) happens beside that path. In a fleet this hub serves the machines whose link it holds.
 
 pub mod directory;
+pub(crate) mod guard;
 pub(crate) mod link;
 pub(crate) mod outbox;
 pub(crate) mod recorder;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::directory::DirectoryError;
+use super::guard::{GuardNews, TooMuch};
 use super::link::Link;
 use super::{Hub, is_current};
 
@@ -39,18 +40,20 @@ struct Pending {
     facts: Option<Box<MachineFacts>>,
     /// Absent value: forgotten.
     sessions: BTreeMap<SessionId, Option<SessionInfo>>,
+    /// Approvals and locks, after the sessions that they are about.
+    guard: GuardNews,
 }
 
 impl Pending {
     /// Drops what [`write`] tries first.
     fn drop_first(&mut self) {
-        if self.all.take().is_none() && self.facts.take().is_none() {
-            self.sessions.pop_first();
+        if self.all.take().is_none() && self.facts.take().is_none() && self.sessions.pop_first().is_none() {
+            self.guard.drop_first();
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.all.is_none() && self.facts.is_none() && self.sessions.is_empty()
+        self.all.is_none() && self.facts.is_none() && self.sessions.is_empty() && self.guard.is_empty()
     }
 }
 
@@ -91,6 +94,19 @@ impl Recorder {
         });
     }
 
+    /// News of approvals and locks.
+    ///
+    /// # Errors
+    /// The machine sends more than can be noted.
+    pub(crate) fn guard(
+        &self,
+        change: impl FnOnce(&mut GuardNews) -> Result<(), TooMuch>,
+    ) -> Result<(), TooMuch> {
+        let mut result = Ok(());
+        self.note(|pending| result = change(&mut pending.guard));
+        result
+    }
+
     fn take(&self) -> Pending {
         std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -107,6 +123,7 @@ impl Recorder {
             for (id, session) in old.sessions {
                 pending.sessions.entry(id).or_insert(session);
             }
+            pending.guard.put_back(old.guard);
         });
     }
 }
@@ -184,7 +201,7 @@ async fn write(hub: &Hub, link: &Link, pending: &mut Pending) -> Result<(), Dire
             None => hub.publish(link.user, ServerMessage::SessionRemoved { session: id }),
         }
     }
-    Ok(())
+    pending.guard.write(hub, link).await
 }
 
 fn publish_session(hub: &Hub, link: &Link, mut session: SessionInfo) {

@@ -19,14 +19,17 @@ use futures_util::stream::SplitStream;
 use tokio_util::sync::CancellationToken;
 
 use super::writer::{SocketWriter, linger};
-use super::{Context, accept};
+use super::{Context, Silence, accept};
 use crate::http::error::ApiError;
 use crate::hub::close_code;
+use crate::hub::directory::UserState;
 use crate::hub::outbox::{Closing, Outgoing, to_json};
 use crate::hub::socket::{Socket, Sync};
 use crate::hub::terminal::core::{Attach, Pulled};
 use crate::hub::terminal::viewer::Item;
 
+/// Read at a time: pages send keys and credit. See the other endpoint for why this is small.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes that one attachment may contribute to one write, so that many attachments share the socket fairly.
 const PULL_BUDGET_BYTES: usize = 256 * 1024;
 /// Pause before the full state is read again after a failure.
@@ -52,7 +55,7 @@ pub(super) async fn upgrade(
         Err(rejection) => return ApiError::new(ErrorCode::BadRequest, rejection.body_text()).into_response(),
     };
     // A page sends JSON and input; a stranger may not fill more memory than that before the ticket is checked.
-    match accept(upgrade, BROWSER_SUBPROTOCOL, MAX_TEXT_BYTES) {
+    match accept(upgrade, BROWSER_SUBPROTOCOL, MAX_TEXT_BYTES, READ_BUFFER_BYTES) {
         Ok(upgrade) => {
             context.start();
             upgrade.on_upgrade(move |socket| {
@@ -156,12 +159,14 @@ async fn sync(context: Context, socket: Arc<Socket>, ended: CancellationToken) {
             state = context.hub.directory().state_of(socket.user) => state,
         };
         match state {
-            Ok((machines, sessions)) => {
+            Ok(UserState { machines, sessions, approvals, locks }) => {
                 let ready = ServerMessage::Ready {
                     relay_version: env!("CARGO_PKG_VERSION").to_owned(),
                     time: context.hub.clock().now(),
                     machines,
                     sessions,
+                    approvals,
+                    locks,
                 };
                 if socket.synced(to_json(&ready)) == Sync::Done {
                     return;
@@ -195,18 +200,22 @@ async fn read(
     stream: &mut SplitStream<WebSocket>,
     ended: &CancellationToken,
 ) -> Result<(), String> {
-    let patience = context.timing.heartbeat * 3;
+    let mut silence = Silence::new(context.timing.heartbeat * 3);
+    let mut end = std::pin::pin!(ended.cancelled());
     loop {
         let message = tokio::select! {
-            () = ended.cancelled() => return Ok(()),
-            message = tokio::time::timeout(patience, stream.next()) => message,
+            biased;
+            () = &mut end => return Ok(()),
+            message = stream.next() => message,
+            () = silence.too_long() => return Ok(()),
         };
+        silence.broken();
         match message {
-            Ok(Some(Ok(Message::Binary(bytes)))) => {
+            Some(Ok(Message::Binary(bytes))) => {
                 let frame = Frame::decode(&bytes).map_err(|error| error.to_string())?;
                 on_frame(socket, frame)?;
             }
-            Ok(Some(Ok(Message::Text(text)))) => {
+            Some(Ok(Message::Text(text))) => {
                 if text.len() > MAX_TEXT_BYTES {
                     return Err("A text message is larger than allowed".into());
                 }
@@ -214,8 +223,8 @@ async fn read(
                     .map_err(|error| format!("A message is not understood: {error}"))?;
                 on_message(context, socket, message, ended)?;
             }
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
-            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return Ok(()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
         }
     }
 }
@@ -330,6 +339,7 @@ async fn write(context: Context, socket: Arc<Socket>, mut writer: SocketWriter, 
     let mut heartbeat = tokio::time::interval(context.timing.heartbeat);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut items = Vec::new();
+    let mut end = std::pin::pin!(context.shutdown.cancelled());
     loop {
         let (batch, must_sync) = socket.take();
         if must_sync {
@@ -353,10 +363,11 @@ async fn write(context: Context, socket: Arc<Socket>, mut writer: SocketWriter, 
             return writer.close(&closing).await;
         }
         tokio::select! {
-            () = socket.out.woken() => {}
-            () = context.shutdown.cancelled(), if !socket.out.is_closing() => {
+            biased;
+            () = &mut end, if !socket.out.is_closing() => {
                 socket.out.close(close_code::RESTARTING, "the relay ends", None);
             }
+            () = socket.out.woken() => {}
             _ = heartbeat.tick() => {
                 if writer.ping().await.is_err() {
                     return;

@@ -10,6 +10,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use claudenest_shared::code::ErrorCode;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +76,37 @@ impl Context {
     }
 }
 
+/// Notices that a peer has been silent for too long. One timer, which is looked at when it fires and not set anew for each
+/// message: that would be the dearest part of reading one.
+struct Silence {
+    patience: Duration,
+    heard_at: Instant,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Silence {
+    fn new(patience: Duration) -> Self {
+        Self { patience, heard_at: Instant::now(), timer: Box::pin(tokio::time::sleep(patience)) }
+    }
+
+    /// The peer has said something.
+    fn broken(&mut self) {
+        self.heard_at = Instant::now();
+    }
+
+    /// Returns when nothing was heard for the whole time. Cancel safe.
+    async fn too_long(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let end = self.heard_at + self.patience;
+            if Instant::now() >= end {
+                return;
+            }
+            self.timer.as_mut().reset(end);
+        }
+    }
+}
+
 impl FromRef<App> for Context {
     fn from_ref(app: &App) -> Self {
         let site = app.site.clone();
@@ -101,11 +134,13 @@ fn accept(
     upgrade: WebSocketUpgrade,
     protocol: &'static str,
     max_message_bytes: usize,
+    read_buffer_bytes: usize,
 ) -> Result<WebSocketUpgrade, ApiError> {
     let upgrade = upgrade
         .protocols([protocol])
         .max_message_size(max_message_bytes)
         .max_frame_size(max_message_bytes)
+        .read_buffer_size(read_buffer_bytes)
         .write_buffer_size(WRITE_BUFFER_BYTES);
     if upgrade.selected_protocol().is_none() {
         return Err(ApiError::new(

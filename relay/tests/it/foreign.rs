@@ -1,8 +1,10 @@
 //! What belongs to one user does not exist for another: every route with an id, found in the document.
 
 use axum::http::{Method, StatusCode};
-use claudenest_relay::db::session;
+use claudenest_relay::db::{approval, lock, session};
+use claudenest_shared::approval::Approval;
 use claudenest_shared::id::{MachineId, SessionId};
+use claudenest_shared::lock::Lock;
 use claudenest_shared::session::{Exit, SessionInfo, SessionMode, SessionState, TermSize};
 use claudenest_shared::time::UnixMs;
 use serde_json::{Map, Value, json};
@@ -18,6 +20,8 @@ struct Things {
     login: String,
     enrolment: String,
     pairing: String,
+    approval: String,
+    lock: String,
 }
 
 impl Things {
@@ -28,6 +32,10 @@ impl Things {
         let session = SessionId(Uuid::now_v7());
         let machine_id: MachineId = machine.parse().unwrap();
         session::upsert(&relay.db, machine_id, &session_info(session), relay.now()).await.unwrap();
+        let asked: Approval = serde_json::from_value(crate::guard::ask(1)).unwrap();
+        approval::upsert(&relay.db, machine_id, 1, &asked, relay.now()).await.unwrap();
+        let held: Lock = serde_json::from_value(crate::guard::held(1)).unwrap();
+        lock::upsert(&relay.db, machine_id, 1, &held).await.unwrap();
         let logins = owner.get("/api/auth/sessions").await.body;
         let enrolment = owner.post("/api/enrolment-tokens", json!({ "label": "x" })).await.body;
         let agent = Agent::new(relay);
@@ -39,12 +47,18 @@ impl Things {
             login: logins[0]["id"].as_str().unwrap().to_owned(),
             enrolment: enrolment["id"].as_str().unwrap().to_owned(),
             pairing: started.id.to_string(),
+            approval: asked.id.to_string(),
+            lock: held.id.to_string(),
         }
     }
 
     /// The path with the id that belongs there. A route of a new kind must be added here.
     fn fill(&self, path: &str) -> String {
-        let id = match path.split('/').nth(2).unwrap() {
+        let path = path.replace("{machine_id}", &self.machine);
+        let parts: Vec<&str> = path.split('/').collect();
+        let id = match parts[2] {
+            "machines" if parts.get(4) == Some(&"approvals") => &self.approval,
+            "machines" if parts.get(4) == Some(&"locks") && parts.len() > 5 => &self.lock,
             "machines" => &self.machine,
             "sessions" => &self.session,
             "auth" => &self.login,
@@ -111,13 +125,18 @@ fn routes_with_ids() -> Vec<(Method, String, Option<Value>)> {
 /// The least that a schema accepts.
 fn example(document: &Value, reference: &str) -> Value {
     let schema = document.pointer(reference.trim_start_matches('#')).unwrap();
+    if let Some(words) = schema["enum"].as_array() {
+        return words[0].clone();
+    }
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let fields = required.iter().map(|name| {
         let name = name.as_str().unwrap();
-        let value = match schema["properties"][name]["type"].as_str() {
-            Some("string") => json!("a"),
-            Some("boolean") => json!(false),
-            Some("integer") => json!(0),
+        let field = &schema["properties"][name];
+        let value = match (field["type"].as_str(), field["$ref"].as_str()) {
+            (_, Some(reference)) => example(document, reference),
+            (Some("string"), _) => json!("a"),
+            (Some("boolean"), _) => json!(false),
+            (Some("integer"), _) => json!(0),
             other => panic!("no example for {name} of type {other:?}"),
         };
         (name.to_owned(), value)
@@ -140,7 +159,8 @@ async fn another_users_ids_do_not_exist() {
         // And it looks exactly like one that nobody has.
         let nobody = path
             .replace("{id}", &Uuid::now_v7().to_string())
-            .replace("{pairing_id}", &Uuid::now_v7().to_string());
+            .replace("{pairing_id}", &Uuid::now_v7().to_string())
+            .replace("{machine_id}", &Uuid::now_v7().to_string());
         let unknown = bob.call(method.clone(), &nobody, body.clone()).await;
         assert_eq!(foreign.shape(), unknown.shape(), "{method} {path}");
     }
@@ -148,10 +168,11 @@ async fn another_users_ids_do_not_exist() {
     assert_eq!(listed.status, StatusCode::NOT_FOUND);
     let create = json!({ "machine_id": things.machine, "spec": { "cwd": "/" } });
     assert_eq!(bob.post("/api/sessions", create).await.status, StatusCode::NOT_FOUND);
-    for path in ["/api/machines", "/api/sessions", "/api/enrolment-tokens"] {
+    for path in ["/api/machines", "/api/sessions", "/api/enrolment-tokens", "/api/locks"] {
         assert_eq!(bob.get(path).await.body, json!([]), "{path}");
         assert_eq!(alice.get(path).await.body.as_array().unwrap().len(), 1, "{path}");
     }
+    assert_eq!(bob.get("/api/approvals").await.body["approvals"], json!([]));
     assert_eq!(before, crate::pairing::dump(&relay).await, "nothing was changed");
     // The same requests of the owner find something (offline machines refuse, which is another answer).
     for (method, path, body) in routes.iter().filter(|route| route.0 != Method::DELETE) {

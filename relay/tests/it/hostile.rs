@@ -28,7 +28,7 @@ fn session(id: SessionId, name: &str) -> Value {
 }
 
 /// The next message of that type.
-async fn until(socket: &mut Socket, kind: &str) -> Value {
+pub async fn until(socket: &mut Socket, kind: &str) -> Value {
     let found = async {
         loop {
             let message = next(socket).await;
@@ -40,7 +40,7 @@ async fn until(socket: &mut Socket, kind: &str) -> Value {
     tokio::time::timeout(WITHIN, found).await.unwrap_or_else(|_| panic!("no {kind} came"))
 }
 
-async fn paired<'a>(
+pub async fn paired<'a>(
     relay: &'a Relay,
     address: SocketAddr,
     browser: &Browser<'_>,

@@ -4,6 +4,8 @@
 mod auth;
 mod builtin;
 mod foreign;
+mod guard;
+mod guard_killed;
 mod harness;
 mod history;
 mod hostile;

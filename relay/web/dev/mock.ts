@@ -23,6 +23,7 @@ import { bytesToHex } from "@noble/hashes/utils.js";
 import { transcript } from "../src/pairing/sas";
 import { decodeFrame, encodeFrame, encodeSize, FrameKind, sizeOf, uuidBytes } from "../src/wire/frame";
 import { MAX_OUTPUT_BYTES } from "../src/wire/limits";
+import { MockGuard } from "./mock-guard";
 import { demoMachines, demoSessions, headlessLines, HOUR, MINUTE } from "./demo";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -198,7 +199,9 @@ function found<T>(value: T | undefined): T {
   if (value === undefined) throw new Refusal(404, "not_found", "There is no such thing here.");
   return value;
 }
+const guard = new MockGuard(isEmpty, machines, tell, (...why) => new Refusal(...why));
 const routes: [string, RegExp, Handler][] = [
+  ...guard.routes(),
   [
     "POST",
     /^\/auth\/login-link$/,
@@ -539,6 +542,8 @@ new WebSocketServer({ server, path: "/ws", handleProtocols: () => "claudenest.br
             time: Date.now(),
             machines: [...machines.values()],
             sessions: [...sessions.values()],
+            approvals: [...guard.approvals.values()],
+            locks: [...guard.locks.values()],
           });
           break;
         case "ping":

@@ -25,6 +25,35 @@ const shots: Record<string, Shot> = {
   overview: { path: "/" },
   sessions: { path: "/sessions" },
   grid: { path: "/sessions", act: async (page) => page.getByTestId("view-grid").click() },
+  inbox: { path: "/inbox" },
+  "inbox-low": {
+    path: "/inbox",
+    act: async (page) => page.locator("main").evaluate((main) => main.scrollTo(0, main.scrollHeight / 2)),
+  },
+  "inbox-end": {
+    path: "/inbox",
+    act: async (page) => page.locator("main").evaluate((main) => main.scrollTo(0, main.scrollHeight)),
+  },
+  "inbox-empty": { path: "/inbox", env: "empty" },
+  "inbox-always": {
+    path: "/inbox",
+    act: async (page) => {
+      await page.getByTestId("ask-always").nth(1).click();
+      await page.getByTestId("ask-deny").first().click();
+    },
+  },
+  drawer: {
+    path: "/sessions",
+    act: async (page) => {
+      await page.keyboard.press("a");
+      await page.keyboard.press("j");
+    },
+  },
+  bar: { path: "/sessions/fix-login" },
+  "bar-open": { path: "/sessions/fix-login", act: async (page) => page.getByTestId("ask-bar-open").click() },
+  locks: { path: "/locks" },
+  "lock-form": { path: "/locks", act: async (page) => page.getByTestId("take-lock").click() },
+  "lock-away": { path: "/locks", act: async (page) => page.getByTestId("lock-release").nth(2).click() },
   terminal: { path: "/sessions/fix-login" },
   shell: {
     path: "/sessions/nest-shell",

@@ -26,6 +26,18 @@ const routes: RouteRecordRaw[] = [
     meta: { title: "nav.overview" },
   },
   {
+    path: "/inbox",
+    name: "inbox",
+    component: () => import("./pages/InboxPage.vue"),
+    meta: { title: "nav.inbox" },
+  },
+  {
+    path: "/locks",
+    name: "locks",
+    component: () => import("./pages/LocksPage.vue"),
+    meta: { title: "nav.locks" },
+  },
+  {
     path: "/machines",
     name: "machines",
     component: () => import("./pages/MachinesPage.vue"),

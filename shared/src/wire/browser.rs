@@ -6,8 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Approval;
 use crate::code::WireError;
-use crate::id::{MachineId, SessionId, WriterId};
+use crate::id::{ApprovalId, LockId, MachineId, SessionId, WriterId};
+use crate::lock::{Lock, LockEnd};
 use crate::machine::{MachineFacts, MachineState};
 use crate::session::{SessionInfo, TermSize};
 use crate::time::UnixMs;
@@ -31,6 +33,35 @@ pub struct MachineInfo {
     pub paired_at: UnixMs,
     /// Facts as last reported.
     pub facts: MachineFacts,
+}
+
+/// An approval as pages get it unasked.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ApprovalInfo {
+    /// It.
+    #[serde(flatten)]
+    pub approval: Approval,
+    /// True if its input or its diff were left out because they are long: get the approval by itself to see them.
+    #[serde(default)]
+    pub is_brief: bool,
+}
+
+impl ApprovalInfo {
+    /// Leaves out input and diff that are longer than `max_bytes` each.
+    pub fn new(mut approval: Approval, max_bytes: usize) -> Self {
+        let mut is_brief = false;
+        // A rendering of a tree of texts and numbers is about as long as the tree is large.
+        if approval.input.to_string().len() > max_bytes {
+            approval.input = serde_json::Value::Null;
+            is_brief = true;
+        }
+        if approval.diff.as_ref().is_some_and(|diff| diff.len() > max_bytes) {
+            approval.diff = None;
+            is_brief = true;
+        }
+        Self { approval, is_brief }
+    }
 }
 
 /// Messages from the browser.
@@ -94,6 +125,12 @@ pub enum ServerMessage {
         machines: Vec<MachineInfo>,
         /// Every session on them.
         sessions: Vec<SessionInfo>,
+        /// Every approval that is not final, as last known.
+        #[serde(default)]
+        approvals: Vec<ApprovalInfo>,
+        /// Every lock, as last known.
+        #[serde(default)]
+        locks: Vec<Lock>,
     },
     /// A machine is new or has changed.
     Machine {
@@ -114,6 +151,44 @@ pub enum ServerMessage {
     SessionRemoved {
         /// Which.
         session: SessionId,
+    },
+    /// An approval is new or has changed.
+    Approval {
+        /// The approval as it is now.
+        approval: Box<ApprovalInfo>,
+    },
+    /// An approval is gone: its machine came back and does not know it.
+    ApprovalRemoved {
+        /// Whose it was.
+        machine: MachineId,
+        /// Which.
+        approval: ApprovalId,
+    },
+    /// The relay has somebody's answer to an approval, and has handed it to the machine, which has not said yet whether it
+    /// was the first.
+    ApprovalAnswering {
+        /// The machine.
+        machine: MachineId,
+        /// Which.
+        approval: ApprovalId,
+        /// Who answers, for people.
+        by: String,
+        /// True when the machine has said so, or will not.
+        is_over: bool,
+    },
+    /// A lock is new or has changed.
+    Lock {
+        /// The lock as it is now.
+        lock: Box<Lock>,
+    },
+    /// A lock has ended.
+    LockRemoved {
+        /// The machine.
+        machine: MachineId,
+        /// Which grant.
+        lock: LockId,
+        /// Why; absent if the machine came back and does not know it.
+        end: Option<LockEnd>,
     },
     /// An attachment is open; frames follow on its channel.
     Attached {

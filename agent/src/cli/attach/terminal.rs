@@ -15,6 +15,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
+use crate::unix_socket;
+
 /// Puts a terminal that any program may have left in any mode back to what a shell expects:
 /// synchronized update, alternate screen, mouse modes, focus, bracketed paste, kitty and xterm keyboards,
 /// keypad, insert, origin, margins, character set, autowrap, cursor, colours, tab stops.
@@ -115,12 +117,9 @@ pub(in crate::cli) struct Keyboard {
 }
 
 impl Keyboard {
-    #[expect(unsafe_code, reason = "registering a descriptor with the reactor is an unsafe call")]
     pub(in crate::cli) fn new() -> io::Result<Self> {
         let own = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 0)?;
-        // SAFETY: the descriptor is owned by the `AsyncFd` and stays open and the same until it is dropped.
-        let stdin = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) }
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        let stdin = unix_socket::poll(own, Interest::READABLE)?;
         Ok(Self { stdin, buffer: vec![0; READ_BYTES] })
     }
 

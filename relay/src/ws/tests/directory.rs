@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use claudenest_shared::approval::Approval;
 use claudenest_shared::history::{HistoryOutcome, HistoryPosition};
-use claudenest_shared::id::{MachineId, SessionId, UserId};
+use claudenest_shared::id::{ApprovalId, LockId, MachineId, SessionId, UserId};
+use claudenest_shared::lock::Lock;
 use claudenest_shared::machine::{MachineFacts, MachineState};
 use claudenest_shared::session::SessionInfo;
 use claudenest_shared::time::UnixMs;
-use claudenest_shared::wire::browser::MachineInfo;
+use claudenest_shared::wire::browser::{ApprovalInfo, MachineInfo};
 use uuid::Uuid;
 
 use crate::db::history::NewChunk;
-use crate::hub::directory::{Answer, Directory, KnownLogin, KnownMachine, LinkState};
+use crate::hub::directory::{Answer, Directory, KnownLogin, KnownMachine, LinkState, UserState};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -22,6 +24,8 @@ pub(super) struct State {
     pub(super) tickets: BTreeMap<String, KnownLogin>,
     pub(super) ended_logins: Vec<Uuid>,
     pub(super) history: BTreeMap<(MachineId, SessionId, u32), u64>,
+    pub(super) approvals: BTreeMap<(MachineId, ApprovalId), (u64, Approval)>,
+    pub(super) locks: BTreeMap<(MachineId, LockId), (u64, Lock)>,
 }
 
 #[derive(Default)]
@@ -146,16 +150,87 @@ impl Directory for MemoryDirectory {
         })
     }
 
-    fn state_of(&self, user: UserId) -> Answer<'_, (Vec<MachineInfo>, Vec<SessionInfo>)> {
+    fn set_approval<'a>(
+        &'a self,
+        machine: MachineId,
+        epoch: u64,
+        approval: &'a Approval,
+    ) -> Answer<'a, bool> {
+        self.answer(move |state| {
+            let key = (machine, approval.id);
+            let known = state.approvals.get(&key).map(|(epoch, known)| (*epoch, known.version));
+            let is_news = known.is_none_or(|known| known <= (epoch, approval.version));
+            if is_news {
+                state.approvals.insert(key, (epoch, approval.clone()));
+            }
+            is_news
+        })
+    }
+
+    fn forget_approvals(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<ApprovalId>> {
+        self.answer(move |state| {
+            let gone: Vec<_> = state
+                .approvals
+                .iter()
+                .filter(|((of, _), (named, known))| {
+                    *of == machine && *named < epoch && !known.state.is_final()
+                })
+                .map(|(key, _)| *key)
+                .collect();
+            gone.iter().for_each(|key| drop(state.approvals.remove(key)));
+            gone.into_iter().map(|(_, id)| id).collect()
+        })
+    }
+
+    fn set_lock<'a>(&'a self, machine: MachineId, epoch: u64, lock: &'a Lock) -> Answer<'a, bool> {
+        self.answer(move |state| {
+            state.locks.insert((machine, lock.id), (epoch, lock.clone()));
+            true
+        })
+    }
+
+    fn remove_lock(&self, machine: MachineId, lock: LockId) -> Answer<'_, bool> {
+        self.answer(move |state| state.locks.remove(&(machine, lock)).is_some())
+    }
+
+    fn forget_locks(&self, machine: MachineId, epoch: u64) -> Answer<'_, Vec<LockId>> {
+        self.answer(move |state| {
+            let is_gone = |((of, _), (named, _)): &(&(MachineId, LockId), &(u64, Lock))| {
+                *of == machine && *named < epoch
+            };
+            let gone: Vec<_> = state.locks.iter().filter(is_gone).map(|(key, _)| *key).collect();
+            gone.iter().for_each(|key| drop(state.locks.remove(key)));
+            gone.into_iter().map(|(_, id)| id).collect()
+        })
+    }
+
+    fn state_of(&self, user: UserId) -> Answer<'_, UserState> {
         self.answer(move |state| {
             let known: Vec<_> = state.machines.values().filter(|known| known.user == user).collect();
+            let is_owned = |machine: &MachineId| known.iter().any(|known| known.id == *machine);
             let sessions = state
                 .sessions
                 .iter()
-                .filter(|((machine, _), _)| known.iter().any(|known| known.id == *machine))
+                .filter(|((machine, _), _)| is_owned(machine))
                 .map(|((machine, _), session)| SessionInfo { machine_id: Some(*machine), ..session.clone() })
                 .collect();
-            (known.into_iter().map(|known| info(state, known)).collect(), sessions)
+            let approvals = state
+                .approvals
+                .iter()
+                .filter(|((machine, _), (_, approval))| is_owned(machine) && !approval.state.is_final())
+                .map(|((machine, _), (_, approval))| {
+                    let approval = Approval { machine_id: Some(*machine), ..approval.clone() };
+                    ApprovalInfo::new(approval, usize::MAX)
+                })
+                .collect();
+            let locks = state
+                .locks
+                .iter()
+                .filter(|((machine, _), _)| is_owned(machine))
+                .map(|((machine, _), (_, lock))| Lock { machine_id: Some(*machine), ..lock.clone() })
+                .collect();
+            let machines = known.into_iter().map(|known| info(state, known)).collect();
+            UserState { machines, sessions, approvals, locks }
         })
     }
 

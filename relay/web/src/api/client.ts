@@ -1,10 +1,17 @@
 /** Talks to `/api`: JSON, the login cookie, the CSRF header, and errors with a stable code and a sentence. */
 import type {
+  AcquireLock,
+  Answer,
+  Approval,
+  ApprovalList,
+  ApprovalName,
+  DecidedAll,
   Directory,
   EnrolmentToken,
   HistoryFound,
   HistoryPart,
   Health,
+  Lock,
   LoginSession,
   MachineInfo,
   Me,
@@ -135,6 +142,23 @@ export const api = {
     }),
   searchHistory: (text: string, session?: string, cursor?: string) =>
     request<HistoryFound>("GET", "/history/search", { query: { q: text, session_id: session, cursor } }),
+
+  approval: (machine: string, approval: string) =>
+    request<Approval>("GET", `/machines/${id(machine)}/approvals/${id(approval)}`),
+  answeredApprovals: (cursor?: string) =>
+    request<ApprovalList>("GET", "/approvals", { query: { which: "answered", limit: "30", cursor } }),
+  decideApproval: (machine: string, approval: string, inputSha256: string, answer: Answer) =>
+    request<Approval>("POST", `/machines/${id(machine)}/approvals/${id(approval)}/decide`, {
+      body: { input_sha256: inputSha256, answer },
+    }),
+  decideApprovals: (approvals: ApprovalName[], inputSha256: string, answer: Answer) =>
+    request<DecidedAll>("POST", "/approvals/decide", {
+      body: { approvals, input_sha256: inputSha256, answer },
+    }),
+  acquireLock: (machine: string, lock: AcquireLock) =>
+    request<Lock>("POST", `/machines/${id(machine)}/locks`, { body: lock }),
+  releaseLock: (machine: string, lock: string, force: boolean, reason: string | null) =>
+    request<void>("POST", `/machines/${id(machine)}/locks/${id(lock)}/release`, { body: { force, reason } }),
 
   lookupPairing: (code: string) => request<PairingLookup>("POST", "/pairing/lookup", { body: { code } }),
   claimPairing: (pairing: string, code: string, browserNonce: string) =>

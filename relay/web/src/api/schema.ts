@@ -21,6 +21,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/approvals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Approvals on the user's machines, as last known. */
+        get: operations["approvals_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/approvals/decide": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Answers several approvals that ask exactly the same: same tool, same input. Each machine decides for itself. */
+        post: operations["approvals_decide_all"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/auth/login-link": {
         parameters: {
             query?: never;
@@ -158,6 +192,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/locks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Locks on the user's machines, as last known. */
+        get: operations["locks_list"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/machines": {
         parameters: {
             query?: never;
@@ -205,6 +256,77 @@ export interface paths {
         get: operations["machines_directories"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/machines/{id}/locks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Takes a lock for the user, so that no session may write there. */
+        post: operations["locks_acquire"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/machines/{machine_id}/approvals/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One approval, whole, as last known. */
+        get: operations["approvals_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/machines/{machine_id}/approvals/{id}/decide": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answers an approval. The machine takes the first answer and refuses later ones, saying who was first. While it is away
+         *     the answer is refused, not kept.
+         */
+        post: operations["approvals_decide"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/machines/{machine_id}/locks/{id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends a lock: one that a person holds, or with `force` any. */
+        post: operations["locks_release"];
         delete?: never;
         options?: never;
         head?: never;
@@ -592,6 +714,111 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What to lock. */
+        AcquireLock: {
+            /** @description What it is to cover. */
+            kind: components["schemas"]["LockKind"];
+            /**
+             * Format: int32
+             * @description Lease in seconds, 10 to 86,400; 1,800 when absent.
+             */
+            lease_s?: number | null;
+            /** @description Absolute path on the machine. */
+            path: string;
+            /** @description Why, for people and for the Claudes that are refused; at most 500 characters. */
+            reason?: string | null;
+        };
+        /** @description What somebody answers. */
+        Answer: {
+            /** @description Answers to a question: an object from question text to answer text; for `human` a text. */
+            answers?: Record<string, never> | null;
+            /** @description For Claude, when denied; at most [`MAX_REASON_CHARS`]. */
+            reason?: string | null;
+            remember?: components["schemas"]["Remember"] | null;
+            /** @description May it run? */
+            verdict: components["schemas"]["Verdict"];
+        };
+        /** @description An approval as everybody sees it. */
+        Approval: {
+            /** @description Name of the subagent that asks, if it is one. */
+            agent?: string | null;
+            /** @description When it was asked. */
+            created_at: components["schemas"]["UnixMs"];
+            /** @description Claude Code's working directory. */
+            cwd: string;
+            decision?: components["schemas"]["Decision"] | null;
+            /** @description For edits and writes: what would change, as a unified diff, at most 64 KiB. */
+            diff?: string | null;
+            expires_at?: components["schemas"]["UnixMs"] | null;
+            /** @description Identity. */
+            id: components["schemas"]["ApprovalId"];
+            /** @description The tool's exact input; null if it is longer than [`MAX_INPUT_BYTES`]. */
+            input: Record<string, never>;
+            /** @description SHA-256 of the exact input as compact JSON with sorted keys, hexadecimal. */
+            input_sha256: string;
+            /** @description What is asked. */
+            kind: components["schemas"]["ApprovalKind"];
+            machine_id?: components["schemas"]["MachineId"] | null;
+            /** @description Why, worst first. */
+            notes?: components["schemas"]["RiskNote"][];
+            /** @description Risk. */
+            risk: components["schemas"]["Risk"];
+            /** @description The session that asks. */
+            session: components["schemas"]["SessionId"];
+            /** @description Its name when it asked. */
+            session_name: string;
+            /** @description State. */
+            state: components["schemas"]["ApprovalState"];
+            /** @description Since when. */
+            state_since: components["schemas"]["UnixMs"];
+            /** @description A sentence for people about the state, where there is more to say: why it was withdrawn. */
+            state_text?: string | null;
+            /** @description One line for people, without control characters: "wants to run `cargo publish`". */
+            summary: string;
+            /** @description Claude Code's tool: `Bash`, `Edit`, `mcp__github__create_issue`, … */
+            tool: string;
+            /**
+             * Format: int64
+             * @description Grows with every change; a copy with a lower number is older.
+             */
+            version: number;
+            /** @description Why it is asked: the rule, the lock, or Claude Code's own question; a sentence for people. */
+            why: string;
+        };
+        /**
+         * Format: uuid
+         * @description A question that waits for somebody's word.
+         */
+        ApprovalId: string;
+        /** @description An approval as pages get it unasked. */
+        ApprovalInfo: components["schemas"]["Approval"] & {
+            /** @description True if its input or its diff were left out because they are long: get the approval by itself to see them. */
+            is_brief?: boolean;
+        };
+        /**
+         * @description What is asked.
+         * @enum {string}
+         */
+        ApprovalKind: "tool" | "question" | "plan" | "human";
+        /** @description Approvals, newest first. */
+        ApprovalList: {
+            /** @description They; long inputs and diffs are left out of those that are answered. */
+            approvals: components["schemas"]["ApprovalInfo"][];
+            /** @description For the next request, if there are more. */
+            next?: string | null;
+        };
+        /** @description An approval by name. */
+        ApprovalName: {
+            /** @description It. */
+            id: components["schemas"]["ApprovalId"];
+            /** @description Its machine. */
+            machine_id: components["schemas"]["MachineId"];
+        };
+        /**
+         * @description State of an approval. Which may follow which: [`ApprovalState::may_become`].
+         * @enum {string}
+         */
+        ApprovalState: "pending" | "decided" | "applied" | "expired" | "withdrawn";
         /** @description A browser login. */
         BrowserLogin: {
             /** @description Address of the client when it began. */
@@ -696,12 +923,57 @@ export interface components {
             /** @description What to start. */
             spec: components["schemas"]["SessionSpec"];
         };
+        /** @description An answer to one approval. */
+        DecideApproval: {
+            /** @description The answer. */
+            answer: components["schemas"]["Answer"];
+            /** @description The digest of what was looked at: the answer is refused if the machine asks something else. */
+            input_sha256: string;
+        };
+        /** @description One answer to several approvals that ask exactly the same. */
+        DecideApprovals: {
+            /** @description The answer. */
+            answer: components["schemas"]["Answer"];
+            /** @description Which, at most 100. */
+            approvals: components["schemas"]["ApprovalName"][];
+            /** @description The digest of what was looked at, and of every one of them. */
+            input_sha256: string;
+        };
         /** @description The machine's decision. */
         DecidePairing: {
             /** @description The pairing. */
             pairing_id: components["schemas"]["PairingId"];
             /** @description Ed25519 signature, hexadecimal. */
             signature: string;
+        };
+        /** @description What became of them. */
+        DecidedAll: {
+            /** @description In the order of the request. */
+            results: components["schemas"]["DecidedOne"][];
+        };
+        /** @description What became of one of them. */
+        DecidedOne: components["schemas"]["ApprovalName"] & {
+            approval?: components["schemas"]["ApprovalInfo"] | null;
+            error?: components["schemas"]["WireError"] | null;
+        };
+        /** @description Who answered. */
+        Decider: {
+            /** @description By what way. */
+            kind: components["schemas"]["DeciderKind"];
+            /** @description For people: "alice@example.com", "dev on tty3", "rule deny-push". */
+            label: string;
+        };
+        /**
+         * @description By what way an answer came.
+         * @enum {string}
+         */
+        DeciderKind: "rule" | "cli" | "relay" | "dialog";
+        /** @description An answer that was taken: the first one. */
+        Decision: components["schemas"]["Answer"] & {
+            /** @description When. */
+            at: components["schemas"]["UnixMs"];
+            /** @description Who. */
+            by: components["schemas"]["Decider"];
         };
         /** @description A directory of the machine, for a picker. */
         Directory: {
@@ -970,6 +1242,81 @@ export interface components {
             /** @description The machine's Ed25519 key, hexadecimal. */
             public_key: string;
         };
+        /** @description A lock that is held. */
+        Lock: {
+            /** @description When it ends without activity of the holder. */
+            expires_at: components["schemas"]["UnixMs"];
+            /**
+             * Format: int64
+             * @description Fencing number: grows with every grant on this machine, never given twice.
+             */
+            fence: number;
+            /** @description Who has it. */
+            holder: components["schemas"]["LockHolder"];
+            /** @description Identity of this grant. */
+            id: components["schemas"]["LockId"];
+            /** @description What it covers. */
+            kind: components["schemas"]["LockKind"];
+            machine_id?: components["schemas"]["MachineId"] | null;
+            /** @description How it came about. */
+            origin: components["schemas"]["LockOrigin"];
+            /** @description Absolute path as it was asked for, resolved. */
+            path: string;
+            /** @description Root of the project it lies in (git work tree, else the holder's directory). */
+            project: string;
+            /** @description Why, in the holder's words. */
+            reason?: string | null;
+            /** @description Since when. */
+            since: components["schemas"]["UnixMs"];
+            /**
+             * Format: int64
+             * @description Grows with every change on this machine; a copy with a lower number is older.
+             */
+            version: number;
+            /** @description Who waits, in order. */
+            waiters?: components["schemas"]["LockWaiter"][];
+        };
+        /**
+         * @description Why a lock ended.
+         * @enum {string}
+         */
+        LockEnd: "released" | "session_ended" | "expired" | "forced";
+        /** @description Who holds or wants a lock. */
+        LockHolder: {
+            /** @enum {string} */
+            kind: "session";
+            /** @description Its name, for people. */
+            name: string;
+            /** @description Which. */
+            session: components["schemas"]["SessionId"];
+        } | {
+            /** @enum {string} */
+            kind: "person";
+            /** @description For people: "dev on tty3", "alice@example.com". */
+            label: string;
+        };
+        /**
+         * Format: uuid
+         * @description One grant of a file lock.
+         */
+        LockId: string;
+        /**
+         * @description What a lock covers.
+         * @enum {string}
+         */
+        LockKind: "file" | "directory";
+        /**
+         * @description How a lock came about.
+         * @enum {string}
+         */
+        LockOrigin: "write" | "tool" | "person";
+        /** @description Somebody waiting for a lock. */
+        LockWaiter: {
+            /** @description Since when. */
+            since: components["schemas"]["UnixMs"];
+            /** @description Who. */
+            who: components["schemas"]["LockHolder"];
+        };
         /** @description Who is logged in now. */
         LoginAnswer: {
             /** @description The user. */
@@ -1229,6 +1576,29 @@ export interface components {
             /** @description Ed25519 signature, hexadecimal. */
             signature: string;
         };
+        /** @description How to end a lock. */
+        ReleaseLock: {
+            /**
+             * @description True to take it away from the session that holds it; the session is told.
+             * @default false
+             */
+            force: boolean;
+            /**
+             * @description Why, for the holder and the machine's audit log; at most 500 characters.
+             * @default null
+             */
+            reason: string | null;
+        };
+        /** @description "Always allow this in this project for two hours." */
+        Remember: {
+            /**
+             * Format: int32
+             * @description For how long, in seconds, 60 to 31,536,000; absent means until it is removed.
+             */
+            duration_s?: number | null;
+            /** @description How far. */
+            scope: components["schemas"]["RuleScope"];
+        };
         /** @description A new name. */
         RenameMachine: {
             /** @description 1 to 253 characters, without control characters. */
@@ -1260,10 +1630,31 @@ export interface components {
             sampled_at: components["schemas"]["UnixMs"];
         };
         /**
+         * @description Risk of an act. Ordered: a compound act is as risky as its worst part.
+         * @enum {string}
+         */
+        Risk: "low" | "medium" | "high";
+        /** @description One reason for a risk. */
+        RiskNote: {
+            /** @description The part of the command that it is about, as written; absent if it is about the whole. */
+            part?: string | null;
+            /** @description What this reason alone amounts to. */
+            risk: components["schemas"]["Risk"];
+            /** @description A sentence for people without a full stop: "pushes over what others have pushed". */
+            text: string;
+            /** @description Stable word, for programs and translations: `writes_outside`, `not_parsed`, `force_push`, … */
+            word: string;
+        };
+        /**
          * @description What a user may do.
          * @enum {string}
          */
         Role: "admin" | "operator" | "viewer";
+        /**
+         * @description How far "always allow" reaches.
+         * @enum {string}
+         */
+        RuleScope: "session" | "project" | "machine";
         /** @description A screen as plain text. */
         Screen: {
             /**
@@ -1295,6 +1686,10 @@ export interface components {
         };
         /** @description Messages to the browser. */
         ServerMessage: {
+            /** @description Every approval that is not final, as last known. */
+            approvals?: components["schemas"]["ApprovalInfo"][];
+            /** @description Every lock, as last known. */
+            locks?: components["schemas"]["Lock"][];
             /** @description Every machine of the user. */
             machines: components["schemas"]["MachineInfo"][];
             /** @description Version of the relay; a page of another version should reload. */
@@ -1325,6 +1720,42 @@ export interface components {
             session: components["schemas"]["SessionId"];
             /** @enum {string} */
             type: "session_removed";
+        } | {
+            /** @description The approval as it is now. */
+            approval: components["schemas"]["ApprovalInfo"];
+            /** @enum {string} */
+            type: "approval";
+        } | {
+            /** @description Which. */
+            approval: components["schemas"]["ApprovalId"];
+            /** @description Whose it was. */
+            machine: components["schemas"]["MachineId"];
+            /** @enum {string} */
+            type: "approval_removed";
+        } | {
+            /** @description Which. */
+            approval: components["schemas"]["ApprovalId"];
+            /** @description Who answers, for people. */
+            by: string;
+            /** @description True when the machine has said so, or will not. */
+            is_over: boolean;
+            /** @description The machine. */
+            machine: components["schemas"]["MachineId"];
+            /** @enum {string} */
+            type: "approval_answering";
+        } | {
+            /** @description The lock as it is now. */
+            lock: components["schemas"]["Lock"];
+            /** @enum {string} */
+            type: "lock";
+        } | {
+            end?: components["schemas"]["LockEnd"] | null;
+            /** @description Which grant. */
+            lock: components["schemas"]["LockId"];
+            /** @description The machine. */
+            machine: components["schemas"]["MachineId"];
+            /** @enum {string} */
+            type: "lock_removed";
         } | {
             /**
              * Format: int64
@@ -1622,6 +2053,11 @@ export interface components {
          */
         UserId: string;
         /**
+         * @description The answer.
+         * @enum {string}
+         */
+        Verdict: "allow" | "deny";
+        /**
          * @description A failure as it is told to the other side: a stable code and a sentence for a person.
          *
          *     The sentence says what happened and what to do next, and never holds an internal cause.
@@ -1682,6 +2118,108 @@ export interface operations {
                 };
             };
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    approvals_list: {
+        parameters: {
+            query?: {
+                /** @description Which; `open` when absent. */
+                which?: "open" | "answered";
+                /** @description Only of this machine. */
+                machine_id?: components["schemas"]["MachineId"];
+                /** @description Only of this session. */
+                session_id?: components["schemas"]["SessionId"];
+                /** @description Most, 1 to 200; 50 when absent. For `answered` only. */
+                limit?: number;
+                /** @description From the last answer's `next`, to go on. For `answered` only. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApprovalList"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    approvals_decide_all: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DecideApprovals"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecidedAll"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description They do not ask the same */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1990,6 +2528,44 @@ export interface operations {
             };
         };
     };
+    locks_list: {
+        parameters: {
+            query?: {
+                /** @description Only on this machine. */
+                machine_id?: components["schemas"]["MachineId"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lock"][];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     machines_list: {
         parameters: {
             query?: never;
@@ -2200,6 +2776,250 @@ export interface operations {
             };
             /** @description No such directory, or not allowed */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    locks_acquire: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The machine */
+                id: components["schemas"]["MachineId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AcquireLock"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Lock"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Somebody holds it, or the machine is offline */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    approvals_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its machine */
+                machine_id: components["schemas"]["MachineId"];
+                /** @description The approval */
+                id: components["schemas"]["ApprovalId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Approval"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    approvals_decide: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its machine */
+                machine_id: components["schemas"]["MachineId"];
+                /** @description The approval */
+                id: components["schemas"]["ApprovalId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DecideApproval"];
+            };
+        };
+        responses: {
+            /** @description The approval as it is now, on the machine */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Approval"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Somebody was faster, or the machine is offline */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    locks_release: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Its machine */
+                machine_id: components["schemas"]["MachineId"];
+                /** @description This grant; a newer one for the same path is left alone */
+                id: components["schemas"]["LockId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReleaseLock"];
+            };
+        };
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description A session holds it, or the machine is offline */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -52,9 +52,10 @@ export function useShortcuts(shortcuts: () => Shortcuts): void {
   onUnmounted(() => window.removeEventListener("keydown", onKey));
 }
 
-/** j and k through everything marked `data-list-item` on the page; Enter is the item's own. */
+/** j and k through everything marked `data-list-item` on the page, or in the list beside it; Enter is the item's own. */
 export function moveInList(step: 1 | -1): void {
-  const items = [...document.querySelectorAll<HTMLElement>("main [data-list-item]")];
+  const root = document.querySelector("[data-list-root]") ?? document.querySelector("main");
+  const items = [...(root?.querySelectorAll<HTMLElement>("[data-list-item]") ?? [])];
   if (items.length === 0) return;
   const at = items.findIndex(
     (item) => item === document.activeElement || item.contains(document.activeElement),

@@ -1,7 +1,7 @@
 /** Text of strangers in one line: what cannot be seen is named, what turns the direction of writing does not. */
 
-/** Controls, formats (bidi marks, zero width), private and unassigned characters, and spaces that are no space. */
-const HIDDEN = /[\p{C}\p{Zl}\p{Zp}\u00a0\u115f\u1160\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0]/u;
+import { isWithoutPicture } from "./pieces";
+
 const NAMES: Record<string, string> = { "\n": "⏎", "\t": "⇥" };
 
 export interface VisibleText {
@@ -22,7 +22,7 @@ export function visibleText(whole: string, most: number): VisibleText {
   for (const char of whole) {
     characters++;
     if (char === "\n") lines++;
-    const isHidden = HIDDEN.test(char) && !(char in NAMES);
+    const isHidden = char !== " " && isWithoutPicture(char) && !(char in NAMES);
     if (isHidden) hidden++;
     if (characters > most) continue;
     const code = (char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");

@@ -1,6 +1,8 @@
 /** English texts. Say what happened, since when, and what to do; never "something went wrong". */
 import type { SpokenWord } from "@/composables/reason";
 
+import { guardEn } from "./guard.en";
+
 export const en = {
   app: {
     skip: "Skip to content",
@@ -18,6 +20,8 @@ export const en = {
     unknown: "unknown",
   },
   nav: {
+    inbox: "Inbox",
+    locks: "Locks",
     overview: "Overview",
     sessions: "Sessions",
     machines: "Machines",
@@ -469,6 +473,13 @@ export const en = {
       "A name has letters, digits, “-”, “_” and “.”, starts with a letter or digit, and has at most 64 characters.",
   },
   settings: {
+    alerts: "When a Claude asks",
+    sound: "Play a sound",
+    notify: "Show a notification of the browser",
+    notifyHint: "when this page is not in front; it shows what is asked",
+    notifyDenied:
+      "The browser does not allow it. Allow notifications for this site in the browser's settings, then try again.",
+    notifyUnsupported: "This browser shows no notifications for pages.",
     look: "Appearance",
     theme: "Theme",
     system: "Like the system",
@@ -510,6 +521,13 @@ export const en = {
     logout: "Log out",
   },
   keys: {
+    onAsk: "On an ask",
+    asks: "Asks, beside any page",
+    goInbox: "Inbox",
+    goLocks: "Locks",
+    allow: "Allow (high risk: hold)",
+    deny: "Deny…",
+    always: "Always…",
     title: "Keyboard",
     everywhere: "Everywhere",
     lists: "In lists",
@@ -539,6 +557,7 @@ export const en = {
     text: "There is nothing at {path}.",
     home: "To the overview",
   },
+  ...guardEn,
 };
 
 export type Messages = typeof en;

@@ -1,6 +1,8 @@
 /** French texts. */
 import type { Messages } from "./en";
 
+import { guardFr } from "./guard.fr";
+
 export const fr: Messages = {
   app: {
     skip: "Aller au contenu",
@@ -18,6 +20,8 @@ export const fr: Messages = {
     unknown: "inconnu",
   },
   nav: {
+    inbox: "Boîte de réception",
+    locks: "Verrous",
     overview: "Accueil",
     sessions: "Sessions",
     machines: "Machines",
@@ -474,6 +478,13 @@ export const fr: Messages = {
       "Un nom a des lettres, des chiffres, « - », « _ » et « . », commence par une lettre ou un chiffre, et a 64 caractères au plus.",
   },
   settings: {
+    alerts: "Quand un Claude demande",
+    sound: "Jouer un son",
+    notify: "Afficher une notification du navigateur",
+    notifyHint: "quand cette page n’est pas devant ; elle montre ce qui est demandé",
+    notifyDenied:
+      "Le navigateur ne le permet pas. Autorisez les notifications pour ce site dans les réglages du navigateur, puis réessayez.",
+    notifyUnsupported: "Ce navigateur n’affiche pas de notifications pour les pages.",
     look: "Apparence",
     theme: "Thème",
     system: "Comme le système",
@@ -515,6 +526,13 @@ export const fr: Messages = {
     logout: "Se déconnecter",
   },
   keys: {
+    onAsk: "Sur une demande",
+    asks: "Demandes, à côté de toute page",
+    goInbox: "Boîte de réception",
+    goLocks: "Verrous",
+    allow: "Autoriser (risque élevé : maintenir)",
+    deny: "Refuser…",
+    always: "Toujours…",
     title: "Clavier",
     everywhere: "Partout",
     lists: "Dans les listes",
@@ -544,4 +562,5 @@ export const fr: Messages = {
     text: "Il n’y a rien à {path}.",
     home: "À la vue d’ensemble",
   },
+  ...guardFr,
 };

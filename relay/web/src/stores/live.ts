@@ -7,7 +7,10 @@ import type { MachineInfo, SessionInfo } from "@/api/types";
 import { debugHook } from "@/terminal/debug";
 import { LiveSocket, type LinkState, NotLoggedIn, type UserMessage } from "@/wire/socket";
 
+import { useGuard } from "./guard";
+
 export const useLive = defineStore("live", () => {
+  const guard = useGuard();
   const machines = ref<Record<string, MachineInfo>>({});
   const sessions = ref<Record<string, SessionInfo>>({});
   /** True once the full state has been seen; before that, "none" would be a guess. */
@@ -49,10 +52,12 @@ export const useLive = defineStore("live", () => {
     socket = null;
     machines.value = {};
     sessions.value = {};
+    guard.clear();
     isLoaded.value = false;
   }
 
   function apply(message: UserMessage): void {
+    guard.apply(message);
     switch (message.type) {
       case "ready":
         machines.value = Object.fromEntries(message.machines.map((machine) => [machine.id, machine]));
@@ -97,6 +102,12 @@ export const useLive = defineStore("live", () => {
   /** In the order in which a person would look: who waits first (longest first), then live ones, then the newest. */
   const sessionList = computed(() => Object.values(sessions.value).sort(compareSessions));
   const waiting = computed(() => sessionList.value.filter((session) => session.state === "waiting_input"));
+  /** Everything that waits for the person: asks, and sessions that wait for something else. */
+  const needs = computed(
+    () =>
+      guard.pending.length +
+      waiting.value.filter((session) => !guard.open.some((ask) => ask.session === session.id)).length,
+  );
   const isOutdated = computed(() => firstVersion.value !== null && relayVersion.value !== firstVersion.value);
 
   /** Finds a session by id, or by the name that addresses use. */
@@ -124,6 +135,7 @@ export const useLive = defineStore("live", () => {
     machineList,
     sessionList,
     waiting,
+    needs,
     start,
     stop,
     apply,

@@ -13,6 +13,11 @@ export interface Prefs {
   isWhole: boolean;
   sessionsView: "list" | "grid";
   sessionsScope: "live" | "all";
+  inboxSort: "risk" | "age";
+  /** A sound for each new ask. */
+  hasSound: boolean;
+  /** A notification of the browser for each new ask while the page is not in front. */
+  hasNotifications: boolean;
 }
 
 const KEY = "claudenest.prefs";
@@ -26,6 +31,9 @@ const DEFAULTS: Prefs = {
   isWhole: false,
   sessionsView: "list",
   sessionsScope: "all",
+  inboxSort: "risk",
+  hasSound: false,
+  hasNotifications: false,
 };
 
 function load(): Prefs {

@@ -5,5 +5,6 @@ import { ref } from "vue";
 export const useUi = defineStore("ui", () => {
   const isPaletteOpen = ref(false);
   const isKeySheetOpen = ref(false);
-  return { isPaletteOpen, isKeySheetOpen };
+  const isDrawerOpen = ref(false);
+  return { isPaletteOpen, isKeySheetOpen, isDrawerOpen };
 });

@@ -257,6 +257,11 @@ export class LiveSocket {
       case "machine_removed":
       case "session":
       case "session_removed":
+      case "approval":
+      case "approval_removed":
+      case "approval_answering":
+      case "lock":
+      case "lock_removed":
         this.#emit(message);
         break;
       // Messages of a newer relay are none of our business.

@@ -1,0 +1,212 @@
+// The inbox with the real Claude Code: asks come by themselves, the answer of the browser is what Claude follows, and a machine that is away is shown as such.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { AxeBuilder } from "@axe-core/playwright";
+import { World, focusTerminal, logIn, openSession, phone, shoot, startBrowser, untilScreen } from "./world.mjs";
+
+/** What issue and README promise, from the machine's ask to the page and from the click to Claude. */
+const PROMISED_MS = 1_000;
+
+let world, browser, page, terminal, id;
+before(async () => {
+  [world, browser] = await Promise.all([World.start(), startBrowser()]);
+  await world.useClaude("real");
+  const write = (file) => ({ content: [{ type: "tool_use", name: "Write", input: { file_path: "${cwd}/" + file, content: "42 eggs\n" } }] });
+  await world.do("script_mock", {
+    scenario: {
+      turns: [
+        write("eggs.txt"),
+        { content: ["The eggs are written down."] },
+        write("denied.txt"),
+        { content: ["Then I leave it."] },
+        {
+          content: [
+            {
+              type: "tool_use",
+              name: "AskUserQuestion",
+              input: {
+                questions: [
+                  {
+                    question: "Which nest?",
+                    header: "Nest",
+                    multiSelect: false,
+                    options: [
+                      { label: "The old one", description: "on the roof" },
+                      { label: "The new one", description: "in the oak" },
+                    ],
+                  },
+                ],
+              },
+            },
+          ],
+        },
+        { content: ["So be it."] },
+        write("later.txt"),
+        { content: ["Written after all."] },
+      ],
+      after: { content: ["Nothing more."] },
+    },
+  });
+  await world.agent("session", "new", "--name", "nest", "--dir", world.work, "--permission-mode", "default");
+  page = await logIn(browser, world);
+  terminal = await page.context().newPage();
+  terminal.errors = page.errors;
+  id = await openSession(terminal, world, "nest");
+  await untilScreen(terminal, id, "❯");
+  await page.goto("/inbox");
+  await page.getByTestId("inbox-empty").waitFor();
+});
+after(async () => {
+  await browser?.close();
+  await world?.stop();
+});
+
+/** Types a prompt as a person does. */
+async function prompt(text) {
+  await terminal.bringToFront();
+  await focusTerminal(terminal);
+  await terminal.keyboard.type(text);
+  await untilScreen(terminal, id, text);
+  await terminal.keyboard.press("Enter");
+}
+
+/** Notes in the page when each ask and each tick appears. */
+const watchPage = () =>
+  page.evaluate(() => {
+    window.__seen = {};
+    const look = () => {
+      for (const ask of document.querySelectorAll("[data-ask]")) window.__seen[ask.dataset.ask] ??= Date.now();
+      for (const ask of document.querySelectorAll('[data-ask][data-state="applied"]')) window.__seen[`${ask.dataset.ask} applied`] ??= Date.now();
+    };
+    new MutationObserver(look).observe(document.body, { subtree: true, childList: true, attributes: true });
+    look();
+  });
+
+const asks = (page) => page.getByTestId("asks").getByTestId("ask");
+
+test("an ask is in the inbox within a second, and Claude goes on within a second of the click", async () => {
+  await watchPage();
+  await prompt("Write it down.");
+  await page.bringToFront();
+  const ask = asks(page);
+  await ask.waitFor();
+  await shoot(page, "inbox-real");
+  const shown = await page.evaluate(async () => (await (await fetch("/api/approvals")).json()).approvals[0]);
+  assert.equal(shown.tool, "Write");
+  assert.match(await ask.innerText(), /eggs\.txt[\s\S]*42 eggs/);
+  assert.match(await page.title(), /^\(1\)/);
+  const seen = await page.evaluate((id) => window.__seen[id], shown.id);
+  assert.ok(seen - shown.created_at <= PROMISED_MS, `visible after ${seen - shown.created_at} ms`);
+
+  const clicked = await page.evaluate(() => {
+    document.querySelector('[data-testid="ask-allow"]').click();
+    return Date.now();
+  });
+  await page.waitForFunction((id) => window.__seen[`${id} applied`], shown.id, { timeout: 30_000 });
+  const applied = await page.evaluate((id) => window.__seen[`${id} applied`], shown.id);
+  console.log(`visible after ${seen - shown.created_at} ms, applied ${applied - clicked} ms after the click`);
+  assert.ok(applied - clicked <= PROMISED_MS, `applied ${applied - clicked} ms after the click`);
+  await untilScreen(terminal, id, "The eggs are written down.");
+  assert.equal(await world.do("read_file", { path: `${world.work}/eggs.txt` }), "42 eggs\n");
+  const answered = page.locator(`[data-testid="answered-ask"][data-ask="${shown.id}"]`);
+  assert.match(await answered.innerText(), new RegExp(world.email.replace(".", "\\.")));
+});
+
+test("a refusal from the bar above the terminal reaches Claude with its reason, and nothing is written", async () => {
+  await prompt("Write another.");
+  const bar = terminal.getByTestId("ask-bar");
+  await bar.waitFor();
+  const covered = await terminal.evaluate(() => {
+    const [bar, room] = [document.querySelector('[data-testid="ask-bar"]'), document.querySelector('[data-testid="terminal"]')];
+    return bar.getBoundingClientRect().bottom > room.getBoundingClientRect().top + 1;
+  });
+  assert.equal(covered, false, "the bar has its own room");
+  await shoot(terminal, "ask-bar");
+  await terminal.getByTestId("ask-bar-open").click();
+  // Keys: the card has the focus.
+  await terminal.locator('[data-testid="ask"]:focus').waitFor();
+  await terminal.keyboard.press("d");
+  await terminal.getByTestId("ask-reason").fill("Not this one, please.");
+  await terminal.keyboard.press("Control+Enter");
+  await bar.waitFor({ state: "detached" });
+  await untilScreen(terminal, id, "Then I leave it.");
+  await assert.rejects(world.do("read_file", { path: `${world.work}/denied.txt` }));
+  const requests = JSON.stringify(await world.do("mock_requests"));
+  assert.ok(requests.includes("Not this one, please."), "Claude was told why");
+});
+
+test("a question is answered in the inbox", async () => {
+  await prompt("Ask me.");
+  await page.bringToFront();
+  await page.getByTestId("ask-choice").nth(1).check();
+  await shoot(page, "inbox-question");
+  await page.getByTestId("ask-answer").click();
+  await untilScreen(terminal, id, "So be it.");
+  const requests = JSON.stringify(await world.do("mock_requests"));
+  assert.ok(requests.includes("The new one"), "Claude has the answer");
+});
+
+test("while the machine is away its ask is shown as it was and takes no answer; afterwards it does", async () => {
+  await prompt("Once more.");
+  await page.bringToFront();
+  await asks(page).waitFor();
+  await world.do("kill_daemon");
+  await page.getByTestId("ask-away").waitFor();
+  assert.equal(await page.getByTestId("ask-allow").isDisabled(), true);
+  await shoot(page, "inbox-away");
+  await world.do("run_daemon");
+  await page.getByTestId("ask-away").waitFor({ state: "detached" });
+  // The keyboard alone: to the first ask, allow it.
+  await page.locator("body").click({ position: { x: 2, y: 400 } });
+  await page.keyboard.press("j");
+  await page.locator('[data-testid="ask"]:focus').waitFor();
+  await page.keyboard.press("a");
+  await untilScreen(terminal, id, "Written after all.");
+  assert.equal(await world.do("read_file", { path: `${world.work}/later.txt` }), "42 eggs\n");
+});
+
+test("a lock is taken and given back on the locks page, and other pages follow", async () => {
+  await page.goto("/locks");
+  const other = await page.context().newPage();
+  await other.goto("/locks");
+  await page.getByTestId("take-lock").click();
+  await page.getByTestId("lock-path").fill("relative.txt");
+  await page.getByTestId("lock-submit").click();
+  await page.getByTestId("lock-problem").waitFor();
+  const path = `${world.work}/mine.txt`;
+  await page.getByTestId("lock-path").fill(path);
+  await page.getByTestId("lock-reason").fill("I edit it by hand");
+  await page.getByTestId("lock-submit").click();
+  const mine = (page) => page.getByTestId("lock").filter({ hasText: "mine.txt" });
+  await mine(other).waitFor();
+  assert.match(await mine(other).innerText(), /I edit it by hand/);
+  assert.match(await world.agent("locks", "list"), /mine\.txt/);
+  await shoot(page, "locks-real");
+  await mine(page).getByTestId("lock-release").click();
+  await page.getByTestId("dialog-confirm").click();
+  await mine(other).waitFor({ state: "detached" });
+  await other.close();
+});
+
+test("inbox and locks on a phone, in French, and axe finds nothing", async () => {
+  const small = await logIn(browser, world, { viewport: phone, prefs: { locale: "fr" } });
+  await small.goto("/");
+  await small.waitForURL((url) => url.pathname === "/inbox");
+  await small.getByText("Boîte de réception").first().waitFor();
+  const found = [];
+  for (const [page, path] of [
+    [small, "/inbox"],
+    [small, "/locks"],
+    [page, "/inbox"],
+    [page, "/locks"],
+  ]) {
+    await page.goto(path);
+    await page.waitForLoadState("networkidle");
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    found.push(...violations.flatMap(({ id, nodes }) => nodes.map((node) => `${path} ${id}: ${node.target}`)));
+  }
+  assert.deepEqual(found, []);
+  assert.deepEqual(page.errors, []);
+  assert.deepEqual(small.errors, []);
+  await small.context().close();
+});
