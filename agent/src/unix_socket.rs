@@ -37,7 +37,7 @@ pub(crate) async fn connect(path: &Path) -> io::Result<(ReadHalf, WriteHalf)> {
 pub(crate) fn split(stream: tokio::net::UnixStream) -> io::Result<(ReadHalf, WriteHalf)> {
     let stream = Arc::new(stream.into_std()?);
     let polled = poll(Arc::clone(&stream), Interest::READABLE)?;
-    Ok((ReadHalf { polled }, WriteHalf { stream, blocked: None }))
+    Ok((ReadHalf { polled }, WriteHalf { stream }))
 }
 
 /// Registers a descriptor with the reactor.
@@ -102,8 +102,6 @@ impl ReadHalf {
 /// The writing half.
 pub(crate) struct WriteHalf {
     stream: Arc<UnixStream>,
-    /// A second descriptor that is polled for writing, while the other side takes nothing.
-    blocked: Option<AsyncFd<UnixStream>>,
 }
 
 impl std::fmt::Debug for WriteHalf {
@@ -118,20 +116,16 @@ impl WriteHalf {
         Direct(Arc::clone(&self.stream))
     }
 
-    /// Waits until something can be written.
+    /// Waits until something can be written, with a second descriptor that is polled for writing as long as this waits.
     ///
     /// # Errors
     /// When no second descriptor can be had.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(crate) async fn writable(&mut self) -> io::Result<()> {
-        let blocked = match &mut self.blocked {
-            Some(blocked) => blocked,
-            none => none.insert(poll(self.stream.try_clone()?, Interest::WRITABLE)?),
-        };
-        blocked.writable().await?.clear_ready();
-        Ok(())
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        let blocked = poll(self.stream.try_clone()?, Interest::WRITABLE)?;
+        blocked.writable().await.map(drop)
     }
 
     /// Writes all of it.
@@ -141,12 +135,11 @@ impl WriteHalf {
     ///
     /// # Cancel safety
     /// Not cancel safe: a part may have been written.
-    pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         let direct = self.direct();
         loop {
             bytes = &bytes[direct.write(bytes)?..];
             if bytes.is_empty() {
-                self.blocked = None;
                 return Ok(());
             }
             self.writable().await?;
@@ -188,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_the_socket_takes_arrives_whole_and_in_order() {
-        let ((_, mut writer), (reader, _)) = pair();
+        let ((_, writer), (reader, _)) = pair();
         let sent: Vec<u8> = (0..4_000_000u32).map(|at| (at % 251) as u8).collect();
         let expected = sent.clone();
         let writing = tokio::spawn(async move {

@@ -533,7 +533,7 @@ async fn next(reader: &ReadHalf, buffer: &mut BytesMut) -> Option<Packet> {
 
 /// Writes answers and terminal output; ends when nobody can send any more.
 async fn write(
-    mut writer: WriteHalf,
+    writer: WriteHalf,
     mut answers: mpsc::Receiver<Bytes>,
     mut outgoing: mpsc::Receiver<Outgoing>,
     cancel: CancellationToken,

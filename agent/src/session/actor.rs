@@ -43,7 +43,7 @@ pub(super) struct Connection {
 
 /// Connects to a holder and asks for output from `from` on.
 pub(super) async fn connect(socket: &std::path::Path, from: u64) -> Result<Connection, ConnectError> {
-    let (read, mut write) = unix_socket::connect(socket).await.map_err(ConnectError::Gone)?;
+    let (read, write) = unix_socket::connect(socket).await.map_err(ConnectError::Gone)?;
     let exchange = async {
         let mut wire = BytesMut::new();
         ToHolder::Hello { proto: HOLDER_PROTOCOL, from }.encode(&mut wire);
@@ -115,15 +115,15 @@ pub(super) fn start(
 async fn serve(shared: &Shared, mut connection: Connection) {
     loop {
         shared.lock().is_recording_failed = connection.hello.recording == RecordingState::Failed;
-        let Connection { read, mut write, mut buffer, .. } = connection;
+        let Connection { read, write, mut buffer, .. } = connection;
         tokio::select! {
             () = receive(shared, &read, &mut buffer) => {}
-            () = forward(shared, &mut write) => {}
+            () = forward(shared, &write) => {}
         }
         let exit = shared.lock().exit();
         if exit.is_some() {
             // What is still to be said is that the exit was stored.
-            let _ = tokio::time::timeout(HELLO_TIMEOUT, forward(shared, &mut write)).await;
+            let _ = tokio::time::timeout(HELLO_TIMEOUT, forward(shared, &write)).await;
             return;
         }
         shared.outbox.disconnect();
@@ -202,7 +202,7 @@ async fn receive(shared: &Shared, read: &ReadHalf, buffer: &mut BytesMut) {
 }
 
 /// Writes what the holder did not take at once.
-async fn forward(shared: &Shared, write: &mut WriteHalf) {
+async fn forward(shared: &Shared, write: &WriteHalf) {
     loop {
         shared.outbox.left_over().await;
         if write.writable().await.is_err() || !shared.outbox.write() {
