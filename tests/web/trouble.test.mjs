@@ -114,7 +114,7 @@ test("a page that is opened while the relay is away waits for it, and an open on
   // The app itself comes from the relay: an open tab is what can be there without it.
   const other = await page.context().newPage();
   await other.goto("/machines");
-  await other.getByTestId("nav-overview").waitFor();
+  await other.getByTestId("nav-inbox").waitFor();
   await world.do("kill_relay");
   await other.getByTestId("link-banner").waitFor();
   assert.match(await textOf(other, "link-banner"), /since/);
