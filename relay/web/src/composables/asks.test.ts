@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 
 import type { ApprovalInfo } from "@/api/types";
 
-import { lineOf, questionsOf, viewOf } from "./asks";
+import { lineOf, questionsOf, saidWith, viewOf } from "./asks";
 
 const ask = (tool: string, input: unknown, more: object = {}) =>
   ({ kind: "tool", tool, input, summary: "summary", is_brief: false, ...more }) as unknown as ApprovalInfo;
@@ -61,4 +61,15 @@ it("reads the questions of both kinds", () => {
   ]);
   const human = questionsOf(ask("ask_human", { question: "Go?", options: ["yes"] }, { kind: "human" }));
   expect([human[0]?.question, human[0]?.choices[0]?.label]).toEqual(["Go?", "yes"]);
+});
+
+it("names an ask by what it asks, and an answer by what was said", () => {
+  expect(lineOf(ask("Bash", { command: "ls" }))).toBe("ls");
+  expect(lineOf(ask("Bash", null))).toBe("summary");
+  expect(lineOf(ask("ask_human", { question: "Go?" }, { kind: "human" }))).toBe("Go?");
+  const said = (decision: object) => saidWith(ask("X", {}, { decision }));
+  expect(said({ reason: "no" })).toBe("no");
+  expect(said({ answers: "yes" })).toBe("yes");
+  expect(said({ answers: { "Which?": "A", "Why?": "B" } })).toBe("A; B");
+  expect([said({ reason: null, answers: null }), saidWith(ask("X", {}))]).toEqual([null, null]);
 });

@@ -106,8 +106,18 @@ export function planOf(ask: ApprovalInfo): string {
   return textOf(fieldsOf(ask.input).plan) ?? ask.summary;
 }
 
-/** One line for a list: the command itself where there is one, else what the machine says. */
+/** One line for a list: the command or the question itself where there is one, else what the machine says. */
 export function lineOf(ask: ApprovalInfo): string {
-  const command = viewOf(ask).command;
-  return command ?? ask.summary;
+  if (ask.input === null) return ask.summary;
+  if (ask.kind === "question" || ask.kind === "human") return questionsOf(ask)[0]?.question ?? ask.summary;
+  return (ask.kind === "tool" ? viewOf(ask).command : null) ?? ask.summary;
+}
+
+/** What was said with an answer: the reason of a refusal, or the answers to questions. */
+export function saidWith(ask: ApprovalInfo): string | null {
+  const { reason, answers } = ask.decision ?? {};
+  if (reason) return reason;
+  if (typeof answers === "string") return answers;
+  const texts = Object.values(fieldsOf(answers)).filter((text) => typeof text === "string");
+  return texts.length > 0 ? texts.join("; ") : null;
 }
