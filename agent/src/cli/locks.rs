@@ -16,6 +16,7 @@ use super::exit::{Exit, fail, wire};
 use super::output::{age, moment, now, print_json, say, short_path, span, table};
 use super::{Context, daemon};
 use crate::control::{Client, Incoming};
+use crate::guard::lock::second::Alert;
 
 /// Commands on locks. LOCK is the id, the last digits of an id, or the path of a locked file.
 #[derive(Subcommand, Debug)]
@@ -61,7 +62,15 @@ What was done is in the audit log.")]
         #[arg(long, short, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Print locks as they come and go. Ends with Ctrl-C.
+    /// Put back what a locked file had before it was changed by no tool of the session that holds it.
+    #[command(
+        after_help = "What is in the file now is kept beside it. Copies are kept of files up to 4 MiB, while they are locked."
+    )]
+    Restore {
+        /// The lock.
+        lock: String,
+    },
+    /// Print locks as they come and go, and changes by those who do not hold them. Ends with Ctrl-C.
     Watch,
 }
 
@@ -93,6 +102,7 @@ pub(super) async fn run(context: &Context, command: LocksCommand) -> anyhow::Res
         }
         LocksCommand::Release { lock } => end(context, &lock, false, None).await?,
         LocksCommand::ForceRelease { lock, reason } => end(context, &lock, true, reason).await?,
+        LocksCommand::Restore { lock } => restore(context, &lock).await?,
         LocksCommand::Watch => watch(context).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -185,10 +195,14 @@ async fn watch(context: &Context) -> anyhow::Result<()> {
     let mut seen: BTreeMap<LockId, Lock> = BTreeMap::new();
     let mut is_list = true;
     loop {
-        let message = match receiver.next().await.map_err(daemon::refused)? {
-            Incoming::Message(message) => *message,
-            Incoming::Failed(error) => return Err(wire(error)),
-            Incoming::Frame(_) => continue,
+        let message = match receiver.next_or_alert().await.map_err(daemon::refused)? {
+            Ok(Incoming::Message(message)) => *message,
+            Ok(Incoming::Failed(error)) => return Err(wire(error)),
+            Ok(Incoming::Frame(_)) => continue,
+            Err(alert) => {
+                broken(context, &alert);
+                continue;
+            }
         };
         match message {
             // A list begins with the approvals, also when it comes again after a lag.
@@ -222,6 +236,43 @@ async fn watch(context: &Context) -> anyhow::Result<()> {
             }
             _ => {}
         }
+    }
+}
+
+async fn restore(context: &Context, target: &str) -> anyhow::Result<()> {
+    let mut client = daemon::connect(context).await?;
+    let all = locks(&mut client, Op::LockList {}).await?;
+    let lock = pick(&all, target)?;
+    let (path, aside) = client.restore(lock.id).await.map_err(daemon::refused)?;
+    if context.json {
+        print_json(&json!({"lock": lock.id, "path": path, "other": aside}));
+    } else {
+        say!("{path} is as {} had it.", who(&lock.holder));
+        if let Some(aside) = aside {
+            say!("What was there is in {aside}");
+        }
+    }
+    Ok(())
+}
+
+fn broken(context: &Context, alert: &Alert) {
+    if context.json {
+        return print_json(&json!({"event": "lock_broken", "alert": alert}));
+    }
+    let (lock, what) = (&alert.lock, if alert.is_there { "CHANGED" } else { "REMOVED" });
+    let suspects = match alert.suspects.as_slice() {
+        [] => "no session used a tool".to_owned(),
+        some => format!("tools were used by {}", some.join(", ")),
+    };
+    say!(
+        "{}  {}  {}  {what} while {} used no tool ({suspects})",
+        moment(alert.at),
+        lock.id.short(),
+        path(lock),
+        who(&lock.holder)
+    );
+    if alert.has_copy {
+        say!("  Put back what it had: claudenest-agent locks restore {}", lock.id.short());
     }
 }
 

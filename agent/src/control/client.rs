@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use claudenest_shared::code::WireError;
-use claudenest_shared::id::SessionId;
+use claudenest_shared::id::{LockId, SessionId};
 use claudenest_shared::session::{SessionInfo, SessionState};
 use claudenest_shared::wire::agent::{AgentMessage, Op, RelayMessage, Reply};
 use claudenest_shared::wire::frame::Frame;
 
 use super::codec::{CodecError, Packet, decode, encode_frame, encode_json};
 use super::{ClientMessage, DaemonMessage, FromDaemon, Status};
+use crate::guard::lock::second::Alert;
 use crate::unix_socket::{self, ReadHalf, WriteHalf};
 
 /// A daemon answers its hello within milliseconds, or it hangs.
@@ -280,6 +281,21 @@ impl Client {
         Ok(self.into_halves())
     }
 
+    /// Puts the former content of a locked file back: its path, and where the content is that was there.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    ///
+    /// # Cancel safety
+    /// As [`Client::request`].
+    pub async fn restore(&mut self, lock: LockId) -> Result<(String, Option<String>), ClientError> {
+        let request = self.number();
+        match self.ask(ClientMessage::LockRestore { request, lock }).await? {
+            DaemonMessage::LockRestored { path, aside, .. } => Ok((path, aside)),
+            _ => Err(ClientError::Protocol),
+        }
+    }
+
     /// From now on every approval and lock and every change of them comes through the receiver.
     ///
     /// # Errors
@@ -358,12 +374,28 @@ impl Receiver {
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Incoming, ClientError> {
         loop {
-            if let Some(incoming) = self.early.pop_front() {
+            if let Ok(incoming) = self.next_or_alert().await? {
                 return Ok(incoming);
             }
+        }
+    }
+
+    /// As [`Receiver::next`], but also what locked files were changed behind their holders' backs, as `Err`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next_or_alert(&mut self) -> Result<Result<Incoming, Box<Alert>>, ClientError> {
+        loop {
+            if let Some(incoming) = self.early.pop_front() {
+                return Ok(Ok(incoming));
+            }
             match self.message().await? {
-                Got::Incoming(incoming) => return Ok(incoming),
-                Got::Local(DaemonMessage::Failed { error, .. }) => return Ok(Incoming::Failed(error)),
+                Got::Incoming(incoming) => return Ok(Ok(incoming)),
+                Got::Local(DaemonMessage::Failed { error, .. }) => return Ok(Ok(Incoming::Failed(error))),
+                Got::Local(DaemonMessage::LockAlert { alert }) => return Ok(Err(alert)),
                 Got::Local(_) => {}
             }
         }

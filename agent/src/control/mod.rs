@@ -11,9 +11,10 @@
 mod client;
 mod codec;
 mod server;
+mod tell;
 
 use claudenest_shared::code::WireError;
-use claudenest_shared::id::SessionId;
+use claudenest_shared::id::{LockId, SessionId};
 use claudenest_shared::machine::MachineFacts;
 use claudenest_shared::session::{SessionInfo, SessionState};
 use claudenest_shared::time::UnixMs;
@@ -21,6 +22,7 @@ use claudenest_shared::wire::agent::{AgentMessage, RelayMessage};
 use serde::{Deserialize, Serialize};
 
 pub use crate::claude::answer::HookOutput;
+use crate::guard::lock::second::Alert;
 pub use client::{Client, ClientError, Identity, Incoming, Receiver, Sender};
 pub use codec::{CodecError, Packet, decode, encode_frame, encode_json};
 pub use server::{BindError, Bound, bind, serve};
@@ -62,6 +64,13 @@ pub enum ClientMessage {
     /// is open or became final within a day, `approvals_sent`, every lock, `locks_sent`. A client that is too slow gets
     /// all of this again.
     SubscribeGuard {},
+    /// Puts the former content of a locked file back. Answer: `lock_restored`.
+    LockRestore {
+        /// Number of the request.
+        request: u64,
+        /// The lock.
+        lock: LockId,
+    },
     /// A hook of Claude Code, from a session. Answer: `hooked`.
     Hook {
         /// Number of the request.
@@ -183,6 +192,21 @@ pub enum DaemonMessage {
         /// What the hook has to do.
         #[serde(default)]
         output: HookOutput,
+    },
+    /// A locked file was changed, and not by a tool of its holder; to whoever subscribed to the guard.
+    LockAlert {
+        /// What was seen.
+        alert: Box<Alert>,
+    },
+    /// Answer to `lock_restore`.
+    LockRestored {
+        /// Number of the request.
+        request: u64,
+        /// The file.
+        path: String,
+        /// Where the content is that was there.
+        #[serde(default)]
+        aside: Option<String>,
     },
     /// Answer to `nest`.
     Nest {

@@ -1,6 +1,5 @@
 //! The daemon's side of the control socket.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +12,17 @@ use claudenest_shared::session::SessionState;
 use claudenest_shared::time::UnixMs;
 use claudenest_shared::wire::agent::{AgentMessage, RelayMessage};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::codec::{Packet, decode, encode_frame, encode_json};
+use super::tell::{tell_changes, tell_guard};
 use super::{ClientMessage, DaemonMessage, FromClient, FromDaemon, Links, Status};
 use crate::channel::{Channels, Outgoing};
-use crate::guard::{Guard, GuardEvent, Who};
+use crate::guard::{Guard, Who};
 use crate::paths::Paths;
-use crate::supervisor::{SessionEvent, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::unix_socket::{self, ReadHalf, WriteHalf};
 use crate::yields;
 
@@ -168,7 +168,7 @@ struct Daemon {
 }
 
 /// What goes to the client besides its channels.
-type Answers = mpsc::Sender<Bytes>;
+pub(super) type Answers = mpsc::Sender<Bytes>;
 
 struct Connection {
     daemon: Arc<Daemon>,
@@ -336,6 +336,19 @@ impl Connection {
                 });
             }
             ClientMessage::SubscribeGuard {} => {}
+            ClientMessage::LockRestore { request, lock } => {
+                let Who::Local { label } = who else { return self.refuse(request).await };
+                self.work(async move {
+                    FromDaemon::Local(match daemon.guard.restore(lock, &label).await {
+                        Ok((path, aside)) => {
+                            let aside = aside.map(|aside| aside.to_string_lossy().into_owned());
+                            DaemonMessage::LockRestored { request, path, aside }
+                        }
+                        Err(error) => DaemonMessage::Failed { request, error },
+                    })
+                })
+                .await;
+            }
         }
     }
 
@@ -438,73 +451,7 @@ impl Daemon {
     }
 }
 
-/// Sends every session, then every change. After a lag, sends everything again and what is gone.
-async fn tell_changes(supervisor: &Supervisor, answers: &Answers) {
-    let mut events = supervisor.subscribe();
-    let mut known: BTreeSet<SessionId> = BTreeSet::new();
-    let mut is_behind = true;
-    loop {
-        if is_behind {
-            let sessions = supervisor.sessions();
-            let now: BTreeSet<SessionId> = sessions.iter().map(|info| info.id).collect();
-            for session in known.difference(&now) {
-                send(answers, &AgentMessage::SessionRemoved { session: *session }).await;
-            }
-            for info in sessions {
-                send(answers, &AgentMessage::Session { session: Box::new(info) }).await;
-            }
-            known = now;
-        }
-        is_behind = false;
-        match events.recv().await {
-            Ok(SessionEvent::Changed(info)) => {
-                known.insert(info.id);
-                send(answers, &AgentMessage::Session { session: info }).await;
-            }
-            Ok(SessionEvent::Removed(session)) => {
-                known.remove(&session);
-                send(answers, &AgentMessage::SessionRemoved { session }).await;
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => is_behind = true,
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-/// Sends approvals and locks, then every change of them. After a lag, sends everything again.
-async fn tell_guard(guard: &Guard, answers: &Answers) {
-    let mut events = guard.subscribe();
-    let mut is_behind = true;
-    loop {
-        if is_behind {
-            match guard.told().await {
-                Ok(approvals) => {
-                    for approval in approvals {
-                        send(answers, &AgentMessage::Approval { approval: Box::new(approval) }).await;
-                    }
-                    send(answers, &AgentMessage::ApprovalsSent {}).await;
-                }
-                Err(error) => send(answers, &DaemonMessage::Failed { request: 0, error }).await,
-            }
-            for lock in guard.locks().list() {
-                send(answers, &AgentMessage::Lock { lock: Box::new(lock) }).await;
-            }
-            send(answers, &AgentMessage::LocksSent {}).await;
-        }
-        is_behind = false;
-        match events.recv().await {
-            Ok(GuardEvent::Approval(approval)) => send(answers, &AgentMessage::Approval { approval }).await,
-            Ok(GuardEvent::Lock(lock)) => send(answers, &AgentMessage::Lock { lock }).await,
-            Ok(GuardEvent::LockEnded { lock, end }) => {
-                send(answers, &AgentMessage::LockEnded { lock, end }).await;
-            }
-            Err(broadcast::error::RecvError::Lagged(_)) => is_behind = true,
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-async fn send(answers: &Answers, message: &impl serde::Serialize) {
+pub(super) async fn send(answers: &Answers, message: &impl serde::Serialize) {
     match encode_json(message) {
         Ok(bytes) => {
             let _ = answers.send(bytes).await;

@@ -97,6 +97,7 @@ struct Inner {
     store: Store,
     approvals: Approvals,
     locks: Locks,
+    second_line: locking::SecondLine,
     events: broadcast::Sender<GuardEvent>,
     recent: gate::Recent,
 }
@@ -140,7 +141,9 @@ impl Guard {
             cancel.clone(),
         )
         .await?;
-        let inner = Inner { supervisor, store, approvals, locks, events, recent: gate::Recent::default() };
+        let second_line = locking::SecondLine::start(&locks, store.clone(), tasks, cancel);
+        let recent = gate::Recent::default();
+        let inner = Inner { supervisor, store, approvals, locks, second_line, events, recent };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -171,6 +174,8 @@ impl Guard {
     /// Cancel safe: an approval stays and waits for its hook to come back.
     pub async fn hook(&self, session: SessionId, input: &Value, call: &str) -> HookOutput {
         self.inner.locks.activity(session);
+        let event = input.get("hook_event_name").and_then(Value::as_str).unwrap_or_default();
+        self.inner.second_line.busy.note(session, event);
         let state = async {
             if let Some(fact) = HookFact::parse(input) {
                 self.inner.supervisor.hook(session, fact).await;

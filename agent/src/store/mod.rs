@@ -184,6 +184,12 @@ impl Store {
         Ok(())
     }
 
+    /// The directory of the database.
+    pub fn dir(&self) -> PathBuf {
+        let options = self.pool.connect_options();
+        options.get_filename().parent().map(Path::to_owned).unwrap_or_default()
+    }
+
     /// Closes the database after what is under way.
     ///
     /// # Cancel safety

@@ -201,6 +201,44 @@ async fn sessions_see_their_neighbours_but_type_into_no_shell() {
     daemon.stop().await;
 }
 
+/// What no gate can see, a change by a program that nobody asked, is told and can be undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_file_that_a_stranger_changes_is_told_and_put_back() {
+    let nest = Nest::with_script(STAYS);
+    let daemon = nest.start().await;
+    let (one, _) = two_sessions(&nest, &daemon).await;
+    let mut server = Server::of(&nest, &one).await;
+    let path = nest.work().join("a.rs");
+    std::fs::write(&path, "mine").unwrap();
+    server.call("lock_acquire", json!({"path": "a.rs"})).unwrap();
+    let copy = nest.paths().data_dir.join("locked").join(locks(&daemon).await[0].id.to_string());
+    crate::wait::until_true("the copy", || copy.exists()).await;
+    let (_sender, mut receiver) = daemon.client().await.subscribe_guard().await.unwrap();
+    loop {
+        use claudenest_agent::control::Incoming;
+        let Ok(Incoming::Message(message)) = receiver.next_or_alert().await.unwrap() else { continue };
+        if matches!(*message, claudenest_shared::wire::agent::AgentMessage::LocksSent {}) {
+            break;
+        }
+    }
+    std::fs::write(&path, "a stranger's").unwrap();
+    let alert = async {
+        loop {
+            if let Err(alert) = receiver.next_or_alert().await.unwrap() {
+                return alert;
+            }
+        }
+    };
+    let alert = tokio::time::timeout(crate::nest::PATIENCE, alert).await.expect("an alert");
+    assert!(alert.has_copy && alert.suspects.is_empty() && is_of(&alert.lock, &one), "{alert:?}");
+    let (restored, aside) = daemon.client().await.restore(alert.lock.id).await.unwrap();
+    assert_eq!(Path::new(&restored), path.canonicalize().unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(aside.unwrap()).unwrap(), "a stranger's");
+    daemon.session(Op::SessionStop { session: one.id, grace_ms: 0 }).await.unwrap();
+    daemon.stop().await;
+}
+
 #[test]
 fn outside_of_a_session_it_says_what_it_is_for() {
     let output = Command::new(program()).arg("mcp").env_clear().output().unwrap();

@@ -9,6 +9,7 @@ pub mod fold;
 pub mod keys;
 mod mounts;
 mod ops;
+pub mod second;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -16,6 +16,7 @@ mod histories;
 mod judge;
 mod places;
 mod queue;
+mod second_line;
 mod spellings;
 
 /// Clocks that a test moves.
