@@ -168,6 +168,32 @@ test("while the machine is away its ask is shown as it was and takes no answer; 
   assert.equal(await world.do("read_file", { path: `${world.work}/later.txt` }), "42 eggs\n");
 });
 
+test("identical asks of two sessions stand together and are answered together", async () => {
+  await world.do("script_mock", {
+    scenario: {
+      turns: [
+        { content: [{ type: "tool_use", name: "Bash", input: { command: "make --version", description: "Which make?" } }] },
+        { content: ["So that is it."] },
+      ],
+      after: { content: ["Nothing more."] },
+    },
+  });
+  await page.goto("/inbox");
+  for (const name of ["twin-a", "twin-b"]) {
+    await world.agent("session", "new", "--name", name, "--dir", world.work, "--permission-mode", "default", "--prompt", "Look.");
+  }
+  const ask = asks(page).filter({ hasText: "make --version" });
+  await ask.getByText("twin-a").waitFor();
+  await ask.getByText("twin-b").waitFor();
+  assert.equal(await ask.count(), 1);
+  await shoot(page, "inbox-twins");
+  await ask.getByTestId("ask-allow").click();
+  await page.mouse.move(1, 1);
+  const answered = page.getByTestId("answered-ask").filter({ hasText: "make --version" });
+  await answered.nth(1).waitFor();
+  for (const name of ["twin-a", "twin-b"]) assert.match(await answered.filter({ hasText: name }).innerText(), /alice@example\.com/);
+});
+
 test("a lock is taken and given back on the locks page, and other pages follow", async () => {
   await page.goto("/locks");
   const other = await page.context().newPage();
