@@ -221,7 +221,7 @@ test("inbox and locks on a phone, in French, and axe finds nothing", async () =>
   const small = await logIn(browser, world, { viewport: phone, prefs: { locale: "fr" } });
   await small.goto("/");
   await small.waitForURL((url) => url.pathname === "/inbox");
-  await small.getByText("Boîte de réception").first().waitFor();
+  await small.getByText("Demandes").first().waitFor();
   const found = [];
   for (const [shown, path] of [
     [small, "/inbox"],

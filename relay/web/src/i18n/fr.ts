@@ -20,7 +20,7 @@ export const fr: Messages = {
     unknown: "inconnu",
   },
   nav: {
-    inbox: "Boîte de réception",
+    inbox: "Demandes",
     locks: "Verrous",
     overview: "Accueil",
     sessions: "Sessions",
@@ -528,7 +528,7 @@ export const fr: Messages = {
   keys: {
     onAsk: "Sur une demande",
     asks: "Demandes, à côté de toute page",
-    goInbox: "Boîte de réception",
+    goInbox: "Demandes",
     goLocks: "Verrous",
     allow: "Autoriser (risque élevé : maintenir)",
     deny: "Refuser…",

@@ -10,7 +10,7 @@ export const guardFr: typeof guardEn = {
   inbox: {
     waiting: "En attente de vous",
     drawer: "Demandes",
-    all: "Boîte de réception",
+    all: "Toutes",
     sort: "Ordre",
     byRisk: "Par risque",
     byAge: "La plus ancienne d’abord",
