@@ -5,21 +5,13 @@
 //! when it has stood still, each text once as long as it stands. Frames of a spinner are nobody's text.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use alacritty_terminal::event::VoidListener;
-use alacritty_terminal::grid::{Dimensions, Row};
-use alacritty_terminal::index::{Column, Line as GridLine};
-use alacritty_terminal::term::cell::{Cell, Flags};
-use alacritty_terminal::term::{Config, Osc52, Term};
-use alacritty_terminal::vte::ansi::{Processor, Timeout};
 use claudenest_shared::session::TermSize;
 
-/// What is drawn between two looks at the lines that scrolled out; each byte can scroll by one line.
+use crate::session::screen::{Model, RowText, ScreenModel};
+
+/// What is drawn between two looks at the lines that scrolled out: bounds how many there are at once.
 const STEP_BYTES: usize = 2048;
-/// Lines that the terminal keeps until they are taken: more than one step can scroll out.
-const HISTORY_LINES: usize = STEP_BYTES + 512;
 /// What stands at least this long is seen; people read for longer, spinners turn faster.
 const SEEN_US: u64 = 250_000;
 /// Lines from the screen that are remembered, so that they do not come again when they scroll out: a few screens.
@@ -38,41 +30,9 @@ pub struct Line {
     pub text: String,
 }
 
-#[derive(Default)]
-struct Immediate;
-
-impl Timeout for Immediate {
-    fn set_timeout(&mut self, _duration: Duration) {}
-
-    fn clear_timeout(&mut self) {}
-
-    fn pending_timeout(&self) -> bool {
-        false
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Size(TermSize);
-
-impl Dimensions for Size {
-    fn total_lines(&self) -> usize {
-        self.screen_lines()
-    }
-
-    fn screen_lines(&self) -> usize {
-        usize::from(self.0.rows)
-    }
-
-    fn columns(&self) -> usize {
-        usize::from(self.0.cols)
-    }
-}
-
 /// See the module.
 pub struct Lines {
-    size: TermSize,
-    term: Term<VoidListener>,
-    processor: Processor<Immediate>,
+    model: Model,
     /// When and where output came last.
     last: (u64, u64),
     looked_us: u64,
@@ -87,27 +47,17 @@ pub struct Lines {
 
 impl std::fmt::Debug for Lines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lines").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("Lines").field("size", &self.model.size()).finish_non_exhaustive()
     }
-}
-
-fn terminal(size: TermSize) -> Term<VoidListener> {
-    let config = Config {
-        scrolling_history: HISTORY_LINES,
-        kitty_keyboard: false,
-        osc52: Osc52::Disabled,
-        ..Config::default()
-    };
-    Term::new(config, &Size(size), VoidListener)
 }
 
 impl Lines {
     /// An empty terminal.
     pub fn new(size: TermSize) -> Self {
+        let mut model = Model::new(size);
+        model.keep_gone();
         Self {
-            size,
-            term: terminal(size),
-            processor: Processor::new(),
+            model,
             last: (0, 0),
             looked_us: 0,
             shown: HashMap::new(),
@@ -126,11 +76,8 @@ impl Lines {
         }
         for (index, step) in bytes.chunks(STEP_BYTES).enumerate() {
             self.last = (offset + (index * STEP_BYTES + step.len()) as u64, at_us);
-            let result = catch_unwind(AssertUnwindSafe(|| self.processor.advance(&mut self.term, step)));
-            if result.is_err() {
-                // Its state is lost; text goes on with an empty screen.
-                *self = Self { last: self.last, out: std::mem::take(&mut self.out), ..Self::new(self.size) };
-            }
+            self.model.process(step);
+            self.mend();
             self.scrolled();
         }
     }
@@ -138,8 +85,8 @@ impl Lines {
     /// The terminal has another size.
     pub fn resize(&mut self, size: TermSize) {
         self.look(true);
-        self.size = size;
-        self.term.resize(Size(size));
+        self.model.resize(size);
+        self.mend();
         // What was reflowed is not new.
         let rows = self.rows();
         self.shown = count(&rows).into_iter().map(|(text, count)| (text, (count, count))).collect();
@@ -156,6 +103,14 @@ impl Lines {
         std::mem::take(&mut self.out)
     }
 
+    /// A broken model has lost its state; text goes on with an empty screen.
+    fn mend(&mut self) {
+        if self.model.is_broken() {
+            let out = std::mem::take(&mut self.out);
+            *self = Self { last: self.last, out, ..Self::new(self.model.size()) };
+        }
+    }
+
     fn tell(&mut self, text: String) {
         if !text.is_empty() {
             self.out.push(Line { offset: self.last.0, at_us: self.last.1, text });
@@ -164,22 +119,24 @@ impl Lines {
 
     /// Takes what scrolled out.
     fn scrolled(&mut self) {
-        let count = self.term.grid().history_size();
-        for line in (1..=count).rev() {
-            let row = &self.term.grid()[GridLine(-i32::try_from(line).unwrap_or(i32::MAX))];
-            let is_wrapped = push_row(row, &mut self.partial);
-            if is_wrapped && self.partial.len() < MAX_LINE_CHARS {
-                continue;
+        for row in self.model.take_gone() {
+            if !row.is_wrapped {
+                // What began above was rewritten since, and ended there.
+                self.end_line();
             }
-            let text = finish(std::mem::take(&mut self.partial));
-            // The screen has told it already, unless it was rewritten since.
-            match self.told.iter().position(|told| *told == text) {
-                Some(at) => drop(self.told.remove(at)),
-                None => self.tell(text),
+            self.partial.push_str(&row.text);
+            if !row.continues || self.partial.len() >= MAX_LINE_CHARS {
+                self.end_line();
             }
         }
-        if count > 0 {
-            self.term.grid_mut().clear_history();
+    }
+
+    fn end_line(&mut self) {
+        let text = finish(std::mem::take(&mut self.partial));
+        // The screen has told it already, unless it was rewritten since.
+        match self.told.iter().position(|told| *told == text) {
+            Some(at) => drop(self.told.remove(at)),
+            None => self.tell(text),
         }
     }
 
@@ -217,14 +174,13 @@ impl Lines {
 
     /// The logical lines on the screen that are not empty.
     fn rows(&self) -> Vec<String> {
-        let grid = self.term.grid();
-        let (mut rows, mut text) = (Vec::new(), String::new());
-        for line in 0..grid.screen_lines() {
-            let is_wrapped = push_row(&grid[GridLine(i32::try_from(line).unwrap_or(i32::MAX))], &mut text);
-            if is_wrapped && line + 1 < grid.screen_lines() && text.len() < MAX_LINE_CHARS {
+        let (mut rows, mut line) = (Vec::new(), String::new());
+        for RowText { text, continues, .. } in self.model.rows() {
+            line.push_str(&text);
+            if continues && line.len() < MAX_LINE_CHARS {
                 continue;
             }
-            let whole = finish(std::mem::take(&mut text));
+            let whole = finish(std::mem::take(&mut line));
             if !whole.is_empty() {
                 rows.push(whole);
             }
@@ -239,22 +195,6 @@ fn count(rows: &[String]) -> HashMap<String, usize> {
         *counts.entry(row.clone()).or_insert(0) += 1;
     }
     counts
-}
-
-/// Appends the text of a row; true if the line goes on in the next one.
-fn push_row(row: &Row<Cell>, text: &mut String) -> bool {
-    let mut next = 0;
-    let columns = row.len();
-    while next < columns {
-        let cell = &row[Column(next)];
-        next += if cell.flags.contains(Flags::WIDE_CHAR) { 2 } else { 1 };
-        if cell.flags.contains(Flags::LEADING_WIDE_CHAR_SPACER) {
-            continue;
-        }
-        text.push(if cell.c.is_control() { ' ' } else { cell.c });
-        text.extend(cell.zerowidth().into_iter().flatten());
-    }
-    columns > 0 && row[Column(columns - 1)].flags.contains(Flags::WRAPLINE)
 }
 
 fn finish(mut text: String) -> String {
@@ -336,5 +276,53 @@ mod tests {
         lines.resize(TermSize { cols: 40, rows: 10 });
         lines.settle();
         assert_eq!(texts(&mut lines), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_wide_character_that_found_no_room_leaves_no_blank_in_its_line() {
+        let long = "1234567890123456789日本語";
+        let mut lines = Lines::new(SIZE);
+        lines.output(0, 0, format!("{long}\r\n1\r\n2\r\n3\r\n4\r\n").as_bytes());
+        lines.settle();
+        assert_eq!(texts(&mut lines), [long, "1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_was_rewritten_is_a_line_of_its_own() {
+        let mut lines = Lines::new(SIZE);
+        // The first row scrolls out, then the second one becomes something else.
+        lines.output(0, 0, b"the beginning of the rest of it\r\n1\r\n2\r\n\x1b[H\x1b[2Kother\x1b[4;1H\r\n");
+        lines.settle();
+        assert_eq!(texts(&mut lines), ["the beginning of the", "other", "1", "2"]);
+    }
+
+    #[test]
+    fn the_alternate_screen_is_told_as_it_stood_and_leaves_the_lines_below_alone() {
+        let mut lines = Lines::new(SIZE);
+        lines.output(0, 0, b"below\x1b[?1049h\x1b[Hmenu\r\n");
+        lines.output(30, 1_000_000, b"\x1b[?1049l\r\n1\r\n2\r\n3\r\n4\r\n");
+        lines.settle();
+        assert_eq!(texts(&mut lines), ["menu", "below", "1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn what_an_erased_screen_had_was_printed_unless_the_history_is_erased_too() {
+        let mut lines = Lines::new(SIZE);
+        lines.output(0, 0, b"first\x1b[H\x1b[2Jsecond\x1b[H\x1b[2J\x1b[3J\x1bcthird");
+        lines.settle();
+        assert_eq!(texts(&mut lines), ["third"]);
+        lines.output(100, 1_000_000, b"\r\nfourth\x1b[H\x1b[2Jfifth");
+        lines.settle();
+        assert_eq!(texts(&mut lines), ["fourth", "fifth"]);
+    }
+
+    #[test]
+    fn lines_that_a_smaller_screen_pushes_out_are_told_once_and_a_reset_takes_none_back() {
+        let mut lines = Lines::new(SIZE);
+        lines.output(0, 0, "one\r\ntwo e\u{301}\r\nthree\r\nfour".as_bytes());
+        lines.resize(TermSize { cols: 20, rows: 2 });
+        lines.output(0, 0, "\r\nfive u\u{308}\r\nsix\r\n7\x1bc8".as_bytes());
+        lines.settle();
+        assert_eq!(texts(&mut lines), ["one", "two e\u{301}", "three", "four", "five u\u{308}", "8"]);
     }
 }

@@ -1,6 +1,7 @@
 //! One of the two screens: its rows, cursor, scroll region, tab stops and saved cursor.
 //!
-//! There is no history: rows that scroll away are gone, and only counted. Every method keeps the cursor within the rows.
+//! There is no history: rows that scroll away are counted, and handed out if somebody asked for them; else they are gone.
+//! Every method keeps the cursor within the rows.
 
 use super::cell::{Cell, Row};
 
@@ -18,6 +19,17 @@ pub(super) struct Saved {
     pub(super) is_graphic: bool,
 }
 
+/// A row that has left the screen.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    /// Its cells that belong to the line, and if it continues another one.
+    pub(super) row: Row,
+    /// Its line goes on in the row that was below.
+    pub(super) continues: bool,
+    /// It was erased, and did not scroll away.
+    pub(super) is_erased: bool,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Buffer {
@@ -33,6 +45,8 @@ pub(super) struct Buffer {
     pub(super) saved: Saved,
     /// Rows that have scrolled into the history that viewers have.
     pub(super) history: usize,
+    /// What has left the screen and was not taken yet; nothing is kept without a list.
+    pub(super) gone: Option<Vec<Gone>>,
 }
 
 impl Buffer {
@@ -46,6 +60,7 @@ impl Buffer {
             tabs: default_tabs(cols),
             saved: Saved::default(),
             history: 0,
+            gone: None,
         }
     }
 
@@ -68,6 +83,17 @@ impl Buffer {
         }
     }
 
+    /// Hands out the first `count` rows, if somebody wants them.
+    pub(super) fn hand_out(&mut self, count: usize, is_erased: bool) {
+        let Some(gone) = &mut self.gone else { return };
+        for (at, row) in self.rows.iter().enumerate().take(count) {
+            let next = self.rows.get(at + 1).filter(|next| next.is_wrapped);
+            let cells = next.map_or(&*row.cells, |next| row.before(next)).to_vec();
+            let row = Row { cells, is_wrapped: row.is_wrapped };
+            gone.push(Gone { row, continues: next.is_some(), is_erased });
+        }
+    }
+
     /// The saved cursor with a row of the screen.
     pub(super) fn saved_here(&self) -> Saved {
         Saved { y: self.saved.y.saturating_sub(self.history), ..self.saved }
@@ -85,6 +111,9 @@ impl Buffer {
 
     /// Moves the rows from `from` to the end of the region up.
     pub(super) fn move_up(&mut self, from: usize, count: usize, fill: Cell) {
+        if from == 0 {
+            self.hand_out(count.min(self.bottom + 1), false);
+        }
         let region = &mut self.rows[from..=self.bottom];
         let count = count.min(region.len());
         region.rotate_left(count);

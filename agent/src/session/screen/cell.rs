@@ -177,6 +177,15 @@ impl Row {
         }
     }
 
+    /// The cells that belong to the line, if it goes on in `next`: all but a last one that was left free because a wide
+    /// character did not fit there.
+    pub(super) fn before(&self, next: &Row) -> &[Cell] {
+        match self.cells.split_last() {
+            Some((last, rest)) if !last.has_content() && last.width() == 1 && next.width(0) == 2 => rest,
+            _ => &self.cells,
+        }
+    }
+
     /// Shifts cells to the right (ICH and the like).
     pub(super) fn insert(&mut self, col: usize, count: usize, fill: Cell) {
         let len = self.cells.len();

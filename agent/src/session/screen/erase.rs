@@ -46,8 +46,15 @@ impl Terminal {
                 }
                 0..y
             }
-            2 => 0..height,
+            2 => {
+                // Nobody can scroll back to it here, but in other terminals: it counts as printed.
+                buffer.hand_out(height, true);
+                0..height
+            }
             3 => {
+                if let Some(gone) = &mut buffer.gone {
+                    gone.retain(|gone| !gone.is_erased);
+                }
                 buffer.saved = buffer.saved_here();
                 buffer.history = 0;
                 return;

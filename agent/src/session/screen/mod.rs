@@ -29,6 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use claudenest_shared::session::TermSize;
 
 use super::sanitise::{Mode, ModeState};
+use buffer::Gone;
 use modes::Mouse;
 use parser::Parser;
 use terminal::Terminal;
@@ -74,6 +75,17 @@ pub struct ScreenText {
     pub cursor_col: u16,
     /// Cursor row, from 0.
     pub cursor_row: u16,
+}
+
+/// A row as a part of a line.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RowText {
+    /// Its text, with trailing blanks.
+    pub text: String,
+    /// The line began above.
+    pub is_wrapped: bool,
+    /// The line goes on below.
+    pub continues: bool,
 }
 
 /// Modes that others need to know.
@@ -129,6 +141,34 @@ impl Model {
         }
     }
 
+    /// From now on keeps the rows that leave the top of the normal screen until [`Self::take_gone`] is called. They are
+    /// not counted: call it often.
+    pub fn keep_gone(&mut self) {
+        self.terminal.normal.gone.get_or_insert_default();
+    }
+
+    /// The rows that have left the screen since the last call, from the top; none without [`Self::keep_gone`].
+    pub fn take_gone(&mut self) -> Vec<RowText> {
+        let gone = self.terminal.normal.gone.as_mut().map(std::mem::take).unwrap_or_default();
+        let text = |gone: Gone| RowText {
+            text: self.terminal.text_of(&gone.row.cells),
+            is_wrapped: gone.row.is_wrapped,
+            continues: gone.continues,
+        };
+        gone.into_iter().map(text).collect()
+    }
+
+    /// The visible rows as parts of lines.
+    pub fn rows(&self) -> impl Iterator<Item = RowText> {
+        let rows = &self.terminal.active().rows;
+        rows.iter().enumerate().map(|(at, row)| {
+            let next = rows.get(at + 1).filter(|next| next.is_wrapped);
+            let cells = next.map_or(&*row.cells, |next| row.before(next));
+            let text = self.terminal.text_of(cells);
+            RowText { text, is_wrapped: row.is_wrapped, continues: next.is_some() }
+        })
+    }
+
     /// Runs `work`; a panic in the engine breaks the model and nothing else.
     fn guarded<T>(&mut self, fallback: T, work: impl FnOnce(&mut Self) -> T) -> T {
         if self.is_broken {
@@ -174,14 +214,7 @@ impl ScreenModel for Model {
     fn text(&self) -> ScreenText {
         let buffer = self.terminal.active();
         let rows = buffer.rows.iter().map(|row| {
-            let mut text = String::new();
-            for cell in row.cells.iter().filter(|cell| !cell.is_second_half()) {
-                if cell.has_content() {
-                    self.terminal.push_text(cell, &mut text);
-                } else {
-                    text.push(' ');
-                }
-            }
+            let mut text = self.terminal.text_of(&row.cells);
             text.truncate(text.trim_end().len());
             text
         });

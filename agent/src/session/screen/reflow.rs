@@ -1,7 +1,7 @@
 //! A new size: rows are added and removed at the bottom, and wrapped lines are wrapped anew, as in xterm.js.
 //!
-//! Only the normal screen wraps anew. What has scrolled away does not come back, and what does not fit any more is
-//! gone from here (viewers have it in their history).
+//! Only the normal screen wraps anew. What has scrolled away does not come back, and what does not fit any more has
+//! scrolled away too (viewers have it in their history).
 
 use super::buffer::Buffer;
 use super::cell::{Cell, Row};
@@ -71,6 +71,7 @@ impl Buffer {
     }
 
     fn drop_first(&mut self) {
+        self.hand_out(1, false);
         self.rows.remove(0);
         self.history += 1;
     }

@@ -78,11 +78,25 @@ impl Terminal {
         }
     }
 
+    /// The text of cells, with trailing blanks.
+    pub(super) fn text_of(&self, cells: &[Cell]) -> String {
+        let mut text = String::with_capacity(cells.len());
+        for cell in cells.iter().filter(|cell| !cell.is_second_half()) {
+            if cell.has_content() {
+                self.push_text(cell, &mut text);
+            } else {
+                text.push(' ');
+            }
+        }
+        text
+    }
+
     /// Forgets strings and links that no cell shows.
     pub(super) fn sweep(&mut self) {
         let (mut strings, mut links) = (Vec::new(), vec![self.pen.ext.link]);
         let buffers = [&self.normal, &self.alternate];
-        for cell in buffers.iter().flat_map(|buffer| &buffer.rows).flat_map(|row| &row.cells) {
+        let gone = self.normal.gone.iter().flatten().map(|gone| &gone.row);
+        for cell in buffers.iter().flat_map(|buffer| &buffer.rows).chain(gone).flat_map(|row| &row.cells) {
             if cell.is_combined() {
                 strings.push(cell.code());
             }
@@ -93,8 +107,9 @@ impl Terminal {
         let (strings, links) = self.store.sweep(&strings, &links);
         let link = |old: u32| links.get(&old).copied().unwrap_or(0);
         self.pen.ext.link = link(self.pen.ext.link);
-        let buffers = [&mut self.normal, &mut self.alternate];
-        for cell in buffers.into_iter().flat_map(|buffer| &mut buffer.rows).flat_map(|row| &mut row.cells) {
+        let gone = self.normal.gone.iter_mut().flatten().map(|gone| &mut gone.row);
+        let rows = self.normal.rows.iter_mut().chain(&mut self.alternate.rows).chain(gone);
+        for cell in rows.flat_map(|row| &mut row.cells) {
             if cell.is_combined() {
                 cell.renumber(strings.get(&cell.code()).copied().unwrap_or(0));
             }
@@ -156,7 +171,10 @@ impl Terminal {
     pub(super) fn full_reset(&mut self) {
         let mut modes = std::mem::take(&mut self.modes);
         modes.reset();
-        *self = Self { modes, ..Self::new(self.cols, self.height) };
+        // What has left the screen has been printed all the same, and needs its strings.
+        let (gone, store) = (self.normal.gone.take(), std::mem::take(&mut self.store));
+        *self = Self { modes, store, ..Self::new(self.cols, self.height) };
+        self.normal.gone = gone;
     }
 
     /// New tab stops after a change of the number of columns.
