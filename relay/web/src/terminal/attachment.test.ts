@@ -240,6 +240,70 @@ describe("an attachment", () => {
     expect(attachment.position?.offset).toBe(9_009);
   });
 
+  it("gives up what a flood left behind although nothing comes any more, but never in a page that wants all", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    const left = `${"\x1bc".repeat(2_000)}flood`;
+    for (const isWhole of [false, true]) {
+      const { wire, term, ordered, attachment } = make({ isWhole });
+      const attaches = () => wire.sent.filter((message) => message.type === "attach").length;
+      wire.attached();
+      wire.snapshot(0, "");
+      await parsed(ordered);
+      wire.frame(FrameKind.Output, 0, bytes(left));
+      vi.advanceTimersByTime(200);
+      if (isWhole) {
+        await parsed(ordered);
+        expect(attaches()).toBe(1);
+        expect(row(term, 0)).toBe("flood");
+        continue;
+      }
+      await vi.waitFor(() => expect(attaches()).toBe(2));
+      expect(wire.attach.from).toBeNull();
+      wire.attached(null, { head: left.length + 2 });
+      wire.snapshot(left.length + 2, "^C$ ");
+      await parsed(ordered);
+      expect(row(term, 0)).toBe("^C$ ");
+      expect(attaches()).toBe(2);
+      expect(attachment.status.skippedBytes).toBeGreaterThan(0);
+    }
+  });
+
+  it("skips ahead sooner when the machine has taken a key, if there is much to parse", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    const cases = [
+      { waiting: 20_000, hasTyped: true, lag: 100, attaches: 2 },
+      { waiting: 20_000, hasTyped: true, lag: 20, attaches: 1 },
+      { waiting: 20_000, hasTyped: false, lag: 100, attaches: 1 },
+      { waiting: 8_000, hasTyped: true, lag: 100, attaches: 1 },
+    ];
+    for (const { waiting, hasTyped, lag, attaches } of cases) {
+      const { wire, writer, ordered } = make({ withWriter: true });
+      wire.attached(0);
+      wire.snapshot(0, "");
+      await parsed(ordered);
+      writer?.push(bytes("\x03"));
+      wire.frame(FrameKind.Output, 0, bytes("\x1bc".repeat(waiting / 2)));
+      vi.advanceTimersByTime(lag);
+      if (hasTyped) wire.frame(FrameKind.InputAck, 1, bytes(""));
+      expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(attaches);
+      if (hasTyped) expect(writer?.pendingBytes).toBe(0);
+    }
+  });
+
+  it("gives up nothing while the machine is away: no screen would come in its place", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    const { wire, term, ordered } = make();
+    wire.attached();
+    wire.snapshot(0, "");
+    await parsed(ordered);
+    wire.frame(FrameKind.Output, 0, bytes(`${"\x1bc".repeat(2_000)}last words`));
+    wire.say({ type: "link", is_up: false });
+    vi.advanceTimersByTime(1_000);
+    await parsed(ordered);
+    expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(1);
+    expect(row(term, 0)).toBe("last words");
+  });
+
   it("starts anew with a new epoch", async () => {
     const { wire, term, ordered, attachment } = make();
     wire.attached();

@@ -38,6 +38,11 @@ const PASSING: ReadonlySet<string> = new Set(["machine_timeout", "unavailable", 
  * answers is then never older than this and a round trip, however slow the page is.
  */
 const BEHIND_MS = 150;
+/** The same while a person waits for what a key does, if there is much to parse: a page that is only late catches up. */
+const BEHIND_TYPED_MS = 50;
+const BEHIND_TYPED_BYTES = 16 * 1024;
+/** For how long after the machine took input this holds: a program that was stopped has its prompt on the screen by then. */
+const TYPED_MS = 500;
 
 export type AttachmentPhase =
   /** The socket is away; it comes back by itself. */
@@ -134,6 +139,8 @@ export class Attachment {
   #skippedFrom: number | null = null;
   /** A snapshot that the terminal has not parsed yet is not given up: something must be shown. */
   #isSnapshotDue = false;
+  /** When the machine last said that it took input. */
+  #typedAt = -Infinity;
   /** The next snapshot replaces the screen only; the lines above stay. */
   #keepsHistory = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -144,6 +151,7 @@ export class Attachment {
     this.#session = uuidBytes(options.session);
     this.#window = 0;
     this.position = options.from ?? null;
+    options.terminal.onSlice = () => this.#keepUp();
     this.#unsubscribe = options.socket.onState((state) => {
       if (state.phase === "open") this.#attach();
       else this.#lostSocket();
@@ -153,6 +161,7 @@ export class Attachment {
 
   close(): void {
     this.#unsubscribe();
+    this.#options.terminal.onSlice = null;
     clearTimeout(this.#retry);
     this.#detach();
     this.#options.writer?.lost();
@@ -359,6 +368,9 @@ export class Attachment {
         const isRefused = (frame.flags & FLAG_REFUSED) !== 0;
         const code = isRefused ? new TextDecoder().decode(frame.payload) || "unknown" : null;
         this.#options.writer?.acknowledged(offset, code);
+        // What waits was printed before the key was pressed, as far as the person can tell.
+        this.#typedAt = performance.now();
+        this.#keepUp();
         break;
       }
     }
@@ -379,10 +391,7 @@ export class Attachment {
       this.#hole();
       return;
     }
-    if (this.#isBehind(offset)) {
-      this.#skipAhead(offset);
-      return;
-    }
+    if (this.#keepUp()) return;
     const start = this.position;
     this.#isFirst = false;
     if (!this.#isLive && offset >= this.#head) {
@@ -445,17 +454,28 @@ export class Attachment {
     this.#set({ size: expected.size });
   }
 
+  /**
+   * Where the terminal is behind: gives up what it has not parsed, and asks for the screen as it is now. Answers whether.
+   * A snapshot that is on its way or not parsed yet is waited for: there is never more than one skip in the time that
+   * this takes and the terminal then falls behind anew.
+   */
+  #keepUp(): boolean {
+    const { position } = this;
+    if (!position || this.status.phase !== "live" || !this.#isBehind(position.offset)) return false;
+    const dropped = this.#options.terminal.drop();
+    this.#skippedFrom ??= position.offset - dropped;
+    this.position = null;
+    this.#attach();
+    return true;
+  }
+
   #isBehind(offset: number): boolean {
     const { isWhole, terminal } = this.#options;
     if (isWhole === true || this.#older || this.#isSnapshotDue || offset < this.#head) return false;
-    return terminal.lagMs > BEHIND_MS;
-  }
-
-  /** Gives up what the terminal has not parsed, and asks for the screen as it is now. */
-  #skipAhead(offset: number): void {
-    this.#skippedFrom ??= offset - this.#options.terminal.drop();
-    this.position = null;
-    this.#attach();
+    const { lagMs } = terminal;
+    if (lagMs > BEHIND_MS) return true;
+    const isAwaited = performance.now() - this.#typedAt < TYPED_MS;
+    return isAwaited && lagMs > BEHIND_TYPED_MS && terminal.waitingBytes >= BEHIND_TYPED_BYTES;
   }
 
   /** Bytes are missing or doubled: never show them, ask for the screen. */

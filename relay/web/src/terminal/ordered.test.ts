@@ -49,11 +49,26 @@ describe("a terminal in order", () => {
     ordered.write(utf8.encode("more"), () => done.push("more"));
     await new Promise((later) => setTimeout(later, 5));
     expect(ordered.lagMs).toBeGreaterThan(0);
+    expect(ordered.waitingBytes).toBe(40_004);
+    ordered.resize({ cols: 30, rows: 4 });
     expect(ordered.drop()).toBe(40_004);
+    expect(ordered.waitingBytes).toBe(0);
     ordered.reset();
     ordered.write(utf8.encode("END"), () => done.push("end"));
     await parsed(ordered);
     expect(done).toEqual(["end"]);
     expect(line(terminal)).toBe("END");
+    // Only bytes are given up.
+    expect(terminal.cols).toBe(30);
+  });
+
+  it("says after each slice that it got on", async () => {
+    const ordered = new OrderedTerminal(new Terminal({ ...size, allowProposedApi: true }));
+    let slices = 0;
+    ordered.onSlice = () => slices++;
+    // A reset is much work: a few of them make a slice.
+    ordered.write(utf8.encode("\x1bc".repeat(2_000)));
+    await parsed(ordered);
+    expect(slices).toBeGreaterThan(100);
   });
 });

@@ -38,6 +38,8 @@ export class OrderedTerminal {
   #writing = 0;
   #isPumping = false;
   #isDisposed = false;
+  /** Called each time some milliseconds' work has been parsed. */
+  onSlice: (() => void) | null = null;
 
   constructor(term: TermLike) {
     this.#term = term;
@@ -68,10 +70,18 @@ export class OrderedTerminal {
     return next ? performance.now() - next.at : 0;
   }
 
-  /** Gives up what waits, without calling its `done`. Answers how many bytes these were, about. */
+  /** Bytes that wait, about. */
+  get waitingBytes(): number {
+    return this.#steps.reduce((sum, step) => sum + ("bytes" in step ? step.bytes.length : 0), 0);
+  }
+
+  /**
+   * Gives up the bytes that wait, without calling their `done`; resizes, resets and actions stay, in order. Answers how
+   * many bytes these were, about.
+   */
   drop(): number {
-    const bytes = this.#steps.reduce((sum, step) => sum + ("bytes" in step ? step.bytes.length : 0), 0);
-    this.#steps = [];
+    const bytes = this.waitingBytes;
+    this.#steps = this.#steps.filter((step) => "run" in step);
     return bytes;
   }
 
@@ -108,6 +118,7 @@ export class OrderedTerminal {
         this.#writing--;
         if (this.#isDisposed) return;
         if (isLast) step.done?.();
+        this.onSlice?.();
         this.#pump();
       });
     }
