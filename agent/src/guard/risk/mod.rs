@@ -55,7 +55,7 @@ pub struct Assessment {
 /// A path that an act would write.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WrittenPath {
-    /// Absolute, cleaned lexically.
+    /// Absolute, cleaned lexically; once more with its `..` where the text has one, for symbolic links.
     pub path: PathBuf,
     /// The whole directory tree below it may change: `rm -r`, `git checkout .`.
     pub is_tree: bool,

@@ -150,6 +150,58 @@ async fn circles_and_devices_are_told_apart_from_files() {
     running.write(2, &file).await.unwrap();
 }
 
+/// What the assessment of a command says would be written, as the gate asks for it.
+#[tokio::test]
+async fn commands_hit_the_lock_by_every_way_of_writing_and_behind_links() {
+    use crate::guard::risk::{Scope, assess};
+    let bed = Bed::new();
+    let running = bed.start().await;
+    let (work, file) = (bed.work(), bed.file("elsewhere/x"));
+    bed.file("elsewhere/deep/y");
+    std::os::unix::fs::symlink("elsewhere/deep", work.join("link")).unwrap();
+    std::os::unix::fs::symlink("elsewhere/x", work.join("soft")).unwrap();
+    std::fs::hard_link(&file, work.join("hard")).unwrap();
+    running.write(1, &file).await.unwrap();
+    let commands = [
+        "echo x > elsewhere/x",
+        "echo x >> ./elsewhere//x",
+        "echo x > soft",
+        "echo x > hard",
+        "echo x > link/../x",
+        "cd link && echo x > ../x",
+        "cd elsewhere; cd deep; echo x > ../x",
+        "tee link/../x",
+        "cat y | tee -a soft",
+        "cp y link/../x",
+        "mv y elsewhere/x",
+        "rm elsewhere/x",
+        "rm -r elsewhere",
+        "sed -i s/a/b/ hard",
+        "touch soft",
+        "truncate -s 0 elsewhere/x",
+        "dd if=/dev/zero of=elsewhere/x",
+        "ln -sf y elsewhere/x",
+        "git checkout elsewhere/x",
+        "git checkout .",
+        "git reset --hard",
+        ": > elsewhere/x",
+    ];
+    let mut missed = Vec::new();
+    for command in commands {
+        let scope = Scope { cwd: &work, project: &work, home: None };
+        let assessment = assess("Bash", &serde_json::json!({"command": command}), &scope);
+        let result = running.locks.write(session(2), "two", &work, &assessment.writes).await;
+        // What cannot be known asks instead, because somebody has a lock in this project.
+        let is_asked =
+            assessment.has_unknown_writes && running.locks.may_conflict(session(2), &work).is_some();
+        if !matches!(result, Err(Refusal::Held(_))) && !is_asked {
+            missed.push(command);
+        }
+        running.locks.session_ended(session(2)).await;
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
 #[tokio::test]
 async fn names_that_a_directory_takes_for_one_are_one_lock() {
     let mut bed = Bed::new();

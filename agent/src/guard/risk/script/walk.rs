@@ -178,11 +178,27 @@ impl<'a> Walk<'a> {
                 for (path, is_pattern) in paths {
                     tool::write_of(path, is_tree || is_pattern, self.scope, Some(part), self.out);
                 }
+                self.writes_as_the_kernel_sees_it(word, is_tree);
             }
             None => {
                 self.out.note(Reason::WritesUnknownPlace, Some(part));
                 self.out.has_unknown_writes = true;
             }
+        }
+    }
+
+    /// Behind a symbolic link, `..` is another directory for the kernel than in the text: who looks at the files has to see
+    /// the path as it was written.
+    fn writes_as_the_kernel_sees_it(&mut self, word: &Word, is_tree: bool) {
+        if word.is_pattern || !word.guess.split('/').any(|name| name == "..") {
+            return;
+        }
+        if word.guess.starts_with('/') {
+            self.out.write(PathBuf::from(&word.guess), is_tree);
+            return;
+        }
+        for dir in self.dirs.known.clone() {
+            self.out.write(dir.join(&word.guess), is_tree);
         }
     }
 
