@@ -13,6 +13,7 @@ pub mod hint;
 pub mod hooks;
 pub mod install;
 pub mod stream_json;
+pub mod transcript;
 
 pub use command::{Conversation, Launch, LaunchError, LaunchRequest, Surroundings};
 pub use hooks::HookFact;

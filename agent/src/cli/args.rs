@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::value::{duration, env_pair, position, speed};
+pub use super::approvals::ApprovalsCommand;
+pub use super::audit::AuditCommand;
 pub use super::locks::LocksCommand;
 use crate::config::LogFormat;
 
@@ -111,6 +113,12 @@ that scripts get exactly its output; for supervised runs of a script: claudenest
     Session(SessionCommand),
     /// Attach this terminal to a session (short for `session attach`).
     Attach(AttachArgs),
+    /// See and answer what Claude wants to do.
+    #[command(subcommand)]
+    Approvals(ApprovalsCommand),
+    /// See and check the log of what was asked, decided and done.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// See, take and end locks on files.
     #[command(subcommand)]
     Locks(LocksCommand),

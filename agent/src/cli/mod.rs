@@ -2,8 +2,10 @@
 //!
 //! `anyhow` lives here and in `main.rs` only; every other module has typed errors.
 
+pub mod approvals;
 pub mod args;
 mod attach;
+pub mod audit;
 mod claude;
 mod daemon;
 pub mod exit;
@@ -118,6 +120,8 @@ async fn client(context: &Context, command: Command) -> anyhow::Result<ExitCode>
         Command::Claude { args } => claude::run(context, args).await,
         Command::Session(command) => session::run(context, command).await,
         Command::Attach(args) => attach::command(context, args).await,
+        Command::Approvals(command) => approvals::run(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
         Command::Locks(command) => locks::run(context, command).await,
         Command::Pair(args) => pair::pair(context, args).await,
         Command::Unpair(args) => pair::unpair(context, args).await,

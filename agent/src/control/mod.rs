@@ -6,10 +6,11 @@
 //! The client speaks first (`hello`).
 //!
 //! Rights: the socket belongs to one user and the peer's user id is checked. Who shows a session's capability is that
-//! session: it may report its hooks and look at itself. Who shows none is the operator.
+//! session, and so is every process that a session has started, whatever it says ([`peer`]). Who is neither is the operator.
 
 mod client;
 mod codec;
+mod peer;
 mod server;
 mod tell;
 

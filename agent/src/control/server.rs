@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::codec::{Packet, decode, encode_frame, encode_json};
+use super::peer::{self, Peer};
 use super::tell::{tell_changes, tell_guard};
 use super::{ClientMessage, DaemonMessage, FromClient, FromDaemon, Links, Status};
 use crate::channel::{Channels, Outgoing};
@@ -40,6 +41,15 @@ const CONNECTIONS: usize = 512;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that connects and says nothing.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+const NOT_A_HELLO: &str = "The client did not say who it is; client and daemon may be of different versions.";
+const NOT_VALID: &str =
+    "The capability of this session is not valid: the session has ended or was restarted.";
+const OF_ANOTHER_SESSION: &str = "This program was started by another session than it says.";
+const OF_AN_ENDED_SESSION: &str =
+    "This program was started by a session that has ended. Run the command outside of sessions.";
+const NOT_KNOWN: &str = "The daemon cannot find out which program asks, so it does nothing for it. Run the command on this machine itself, \
+     outside of containers and sessions.";
 
 /// Why this daemon cannot have the socket.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +134,7 @@ pub async fn serve(
     let daemon = Arc::new(Daemon {
         supervisor: guard.supervisor().clone(),
         guard,
+        socket: bound.socket.clone(),
         links,
         started_at: crate::supervisor::now().wall,
     });
@@ -162,6 +173,7 @@ pub async fn serve(
 
 struct Daemon {
     guard: Guard,
+    socket: PathBuf,
     supervisor: Supervisor,
     links: Arc<dyn Links>,
     started_at: UnixMs,
@@ -185,6 +197,8 @@ struct Connection {
 impl Connection {
     /// Serves one client to its end.
     async fn run(daemon: Arc<Daemon>, stream: UnixStream, tasks: TaskTracker, cancel: CancellationToken) {
+        // The number that the kernel has noted when it connected.
+        let pid = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
         let (reader, writer) = match unix_socket::split(stream) {
             Ok(halves) => halves,
             Err(error) => {
@@ -199,13 +213,17 @@ impl Connection {
             () = cancel.cancelled() => None,
             hello = tokio::time::timeout(HELLO_TIMEOUT, next(&reader, &mut buffer)) => hello.ok().flatten(),
         };
-        let Some(who) = hello.and_then(|packet| daemon.who(&packet)) else {
-            let error = WireError::new(
-                ErrorCode::Forbidden,
-                "The capability of this session is not valid: the session has ended or was restarted.",
-            );
-            send(&answers, &DaemonMessage::Failed { request: 0, error }).await;
-            return; // The writer ends with its channels, after it has written that.
+        let who = match &hello {
+            Some(packet) => daemon.who(packet, pid).await,
+            None => Err(NOT_A_HELLO),
+        };
+        let who = match who {
+            Ok(who) => who,
+            Err(sentence) => {
+                let error = WireError::new(ErrorCode::Forbidden, sentence);
+                send(&answers, &DaemonMessage::Failed { request: 0, error }).await;
+                return; // The writer ends with its channels, after it has written that.
+            }
         };
         let welcome =
             DaemonMessage::Welcome { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() };
@@ -374,17 +392,31 @@ impl Connection {
 }
 
 impl Daemon {
-    /// Who says this hello; `None` for anything else.
-    fn who(&self, packet: &Packet) -> Option<Who> {
-        let Packet::Json(json) = packet else { return None };
-        match serde_json::from_slice(json).ok()? {
-            ClientMessage::Hello { session: None, capability: None } => {
-                Some(Who::Local { label: local_label() })
+    /// Who says this hello, or why nobody may.
+    async fn who(&self, packet: &Packet, pid: Option<u32>) -> Result<Who, &'static str> {
+        let Packet::Json(json) = packet else { return Err(NOT_A_HELLO) };
+        let Ok(ClientMessage::Hello { session, capability }) = serde_json::from_slice(json) else {
+            return Err(NOT_A_HELLO);
+        };
+        let live = self.supervisor.sessions().into_iter();
+        let children: Vec<(u32, SessionId)> =
+            live.filter_map(|info| Some((info.pid.filter(|_| info.state.is_live())?, info.id))).collect();
+        let socket = self.socket.clone();
+        let looked = tokio::task::spawn_blocking(move || peer::identify(pid, &children, &socket));
+        let peer = looked.await.unwrap_or(Peer::Unknown);
+        match (session, capability, peer) {
+            (None, None, Peer::Person(label)) => Ok(Who::Local { label }),
+            (None, None, Peer::Session(Some(session))) => Ok(Who::Session(session)),
+            (None, None, Peer::Session(None)) => Err(OF_AN_ENDED_SESSION),
+            (None, None, Peer::Unknown) => Err(NOT_KNOWN),
+            (Some(session), Some(_), Peer::Session(Some(real))) if session != real => Err(OF_ANOTHER_SESSION),
+            (Some(session), Some(capability), _)
+                if self.supervisor.session_of_capability(session, &capability) =>
+            {
+                Ok(Who::Session(session))
             }
-            ClientMessage::Hello { session: Some(session), capability: Some(capability) } => {
-                self.supervisor.session_of_capability(session, &capability).then_some(Who::Session(session))
-            }
-            _ => None,
+            (Some(_), Some(_), _) => Err(NOT_VALID),
+            _ => Err(NOT_A_HELLO),
         }
     }
 
@@ -520,9 +552,4 @@ fn append(batch: &mut BytesMut, out: Outgoing) {
         // A message that cannot be encoded is none that a client waits for.
         Outgoing::Message(message) => batch.extend_from_slice(&encode_json(&message).unwrap_or_default()),
     }
-}
-
-/// Who sits at this machine, for people.
-fn local_label() -> String {
-    std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned())
 }

@@ -83,6 +83,8 @@ impl Guard {
                 HookOutput::default()
             }
             ("Stop" | "StopFailure" | "UserPromptSubmit", _) => {
+                // A "No" in the terminal stands in the record only.
+                self.look_at(session).await;
                 self.approvals().seen(session, Observation::TurnOver).await;
                 HookOutput::default()
             }
@@ -204,12 +206,14 @@ fn answer_dialog(approval: &Approval, call: &ToolCall) -> HookOutput {
         // Claude Code has its answer already.
         (_, Some(decision)) if decision.by.kind == DeciderKind::Dialog => HookOutput::default(),
         (_, Some(decision)) if decision.answer.verdict == Verdict::Allow => {
-            let input = decision.answer.answers.clone().map(|answers| {
-                let mut input = call.input.clone();
-                input["answers"] = answers;
-                input
-            });
-            HookOutput::permit(input)
+            let mut input = call.input.clone();
+            match (approval.kind, &decision.answer.answers) {
+                (ApprovalKind::Question, Some(answers)) => input["answers"] = answers.clone(),
+                // Without an input of its own, an answer does not close the dialog of a plan (2.1.329).
+                (ApprovalKind::Plan, _) => {}
+                _ => return HookOutput::permit(None),
+            }
+            HookOutput::permit(Some(input))
         }
         (_, Some(decision)) => HookOutput::refuse(&wording::denied(decision)),
         (ApprovalState::Expired, None) => HookOutput::refuse(wording::NOT_IN_TIME),

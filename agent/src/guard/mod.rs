@@ -13,6 +13,7 @@ mod neighbours;
 mod ops;
 pub mod policy;
 pub mod risk;
+mod watch;
 mod wording;
 
 use std::sync::Arc;
@@ -141,10 +142,12 @@ impl Guard {
             cancel.clone(),
         )
         .await?;
-        let second_line = locking::SecondLine::start(&locks, store.clone(), tasks, cancel);
+        let second_line = locking::SecondLine::start(&locks, store.clone(), tasks, cancel.clone());
         let recent = gate::Recent::default();
         let inner = Inner { supervisor, store, approvals, locks, second_line, events, recent };
-        Ok(Self { inner: Arc::new(inner) })
+        let guard = Self { inner: Arc::new(inner) };
+        tasks.spawn(watch::run(guard.clone(), cancel));
+        Ok(guard)
     }
 
     /// All sessions.

@@ -280,6 +280,7 @@ fn prepare(spec: &HolderSpec) -> Result<(Arc<Shared>, Address), String> {
     let listener =
         bind_private(&spec.socket).map_err(|error| cannot("Opening the socket", &spec.socket, &error))?;
     let address = Address::new(&spec.dir, &spec.socket);
+    sys::take_in_orphans();
     let child = Child::start(spec)?;
     let writer = child.writer().map_err(|error| cannot("Opening the input of", &spec.cwd, &error))?;
     let mut recorder = (spec.recording_bytes > 0).then(|| Recorder::new(&spec.dir, spec.recording_bytes));
@@ -336,6 +337,7 @@ fn start_threads(shared: &Arc<Shared>, recorder: Option<Recorder>, listener: Uni
         move || body(&shared)
     };
     start("signals", each(|shared| watch_signals(shared)))?;
+    start("orphans", each(|shared| sys::reap_orphans(shared.child.pid())))?;
     let own = Arc::clone(shared);
     start("output", move || read_output(&own, reader))?;
     start("input", each(|shared| write_input(shared)))?;

@@ -104,6 +104,38 @@ pub(super) fn prepare_child(command: &mut Command, has_terminal: bool) {
     }
 }
 
+/// Makes this process the parent of what its descendants leave behind: a daemon that a session starts stays below the
+/// holder, where everybody can see whose it is. Does nothing where the system has no such thing.
+pub(super) fn take_in_orphans() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: takes numbers only.
+    unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    }
+}
+
+/// Waits for the end of orphans that were taken in, until `child` has ended, which is left for its own waiter.
+pub(super) fn reap_orphans(child: u32) {
+    loop {
+        // SAFETY: an all-zero siginfo_t is valid, and the pointer is valid for the call.
+        let ended = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            match libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOWAIT) {
+                0 => info.si_pid(),
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => continue,
+                _ => return,
+            }
+        };
+        if u32::try_from(ended) == Ok(child) {
+            return; // The run is over; init takes in what is left when this process ends.
+        }
+        // SAFETY: a null status is allowed.
+        unsafe {
+            libc::waitpid(ended, std::ptr::null_mut(), libc::WNOHANG);
+        }
+    }
+}
+
 /// True if the process at the other end belongs to the user of this one.
 pub(super) fn is_same_user(stream: &UnixStream) -> bool {
     // SAFETY: geteuid has no preconditions.

@@ -108,9 +108,23 @@ impl Store {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn peek(data_dir: &Path) -> Result<Vec<Record>, StoreError> {
+        let Some(store) = Self::reader(data_dir).await? else { return Ok(Vec::new()) };
+        let records = store.sessions().await;
+        store.close().await;
+        records
+    }
+
+    /// Opens the database for reading, beside a daemon or without one; `None` before the first daemon.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn reader(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         let file = data_dir.join(FILE);
         if !file.exists() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let options = SqliteConnectOptions::new().filename(&file).busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
@@ -118,10 +132,7 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| StoreError::Open { file, source })?;
-        let store = Self { pool };
-        let records = store.sessions().await;
-        store.close().await;
-        records
+        Ok(Some(Self { pool }))
     }
 
     /// Every session. A record that this version cannot read is left in place, logged and skipped.

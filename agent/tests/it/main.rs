@@ -1,6 +1,7 @@
 //! Tests of the agent with real processes.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
+mod approvals;
 mod attach;
 mod cli;
 mod control;
@@ -13,6 +14,7 @@ mod own;
 mod pairing;
 mod real_claude;
 mod recording;
+mod roles;
 mod run;
 mod session;
 mod supervisor;

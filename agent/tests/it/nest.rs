@@ -205,6 +205,11 @@ impl Daemon {
         Client::connect(&self.socket, &Identity::Operator).await.unwrap()
     }
 
+    /// Begins to end as if it was killed, in the middle of whatever it does; [`Daemon::stop`] has to follow.
+    pub async fn vanish(&self) {
+        self.cancel.cancel();
+    }
+
     /// Ends the daemon as if it was killed: nothing is said to anybody.
     pub async fn stop(self) {
         self.cancel.cancel();

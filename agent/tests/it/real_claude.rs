@@ -9,7 +9,7 @@ use claudenest_shared::wire::agent::Op;
 use crate::nest::Nest;
 
 /// `CLAUDE_BIN`, or what `make setup` has installed. Without one the test fails in CI and is skipped, loudly, elsewhere.
-fn claude() -> Option<PathBuf> {
+pub fn claude() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("CLAUDE_BIN") {
         return Some(path.into());
     }
@@ -58,6 +58,8 @@ pub async fn nest(scenario: &str) -> Option<(Nest, Mock)> {
         .arg(&script)
         .arg("--port-file")
         .arg(&port_file)
+        .arg("--log")
+        .arg(dir.join("requests.jsonl"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

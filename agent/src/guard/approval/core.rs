@@ -14,6 +14,7 @@ use claudenest_shared::time::UnixMs;
 use serde_json::Value;
 
 use super::record::{ApprovalRecord, Change, Question, by_dialog};
+use crate::claude::transcript::Fate;
 
 /// A hook that has lost its connection is back within a second, even when the daemon was restarted by an update; one
 /// that is not back after this long was ended, and Claude Code no longer waits.
@@ -55,8 +56,8 @@ pub enum Observation {
     Result {
         /// Claude Code's name of the call.
         tool_use: String,
-        /// True if the tool was not used because of somebody's or something's word.
-        is_refusal: bool,
+        /// What became of it.
+        fate: Fate,
     },
     /// The dialog was answered in the terminal with yes: it is gone and the work goes on.
     DialogGone {
@@ -196,12 +197,27 @@ impl Core {
                     }
                     changes.push((id, Change::Apply));
                 }
-                Observation::Result { tool_use, is_refusal }
-                    if record.tool_use.as_ref() == Some(tool_use) =>
-                {
-                    if is_pending {
-                        let verdict = if *is_refusal { Verdict::Deny } else { Verdict::Allow };
-                        changes.push((id, by_dialog(verdict, now.wall)));
+                Observation::Result { tool_use, fate } if record.tool_use.as_ref() == Some(tool_use) => {
+                    match (fate, verdict) {
+                        (Fate::Used, None) => changes.push((id, by_dialog(Verdict::Allow, now.wall))),
+                        (Fate::RefusedByPerson, None) => {
+                            changes.push((id, by_dialog(Verdict::Deny, now.wall)))
+                        }
+                        (Fate::RefusedOtherwise, None) => {
+                            let text = "Claude Code did not use the tool, by its own rules or because the turn ended.";
+                            changes.push((id, Change::Withdraw(text.to_owned())));
+                        }
+                        // The person was quicker than the answer from elsewhere.
+                        (Fate::RefusedByPerson, Some(Verdict::Allow)) => {
+                            let text = "It was refused in the terminal before the answer arrived there.";
+                            changes.push((id, Change::Withdraw(text.to_owned())));
+                        }
+                        (Fate::RefusedOtherwise, Some(Verdict::Allow)) => {
+                            let text =
+                                "It was allowed, but Claude Code did not use the tool by its own rules.";
+                            changes.push((id, Change::Withdraw(text.to_owned())));
+                        }
+                        _ => {}
                     }
                     changes.push((id, Change::Apply));
                 }
@@ -216,8 +232,8 @@ impl Core {
                 }
                 Observation::TurnOver if approval.agent.is_none() => match verdict {
                     None => {
-                        changes.push((id, by_dialog(Verdict::Deny, now.wall)));
-                        changes.push((id, Change::Apply));
+                        let text = "The turn ended, and Claude Code no longer waits for an answer.";
+                        changes.push((id, Change::Withdraw(text.to_owned())));
                     }
                     Some(Verdict::Deny) => changes.push((id, Change::Apply)),
                     Some(Verdict::Allow) => {
