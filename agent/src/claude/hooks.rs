@@ -7,11 +7,12 @@ use std::path::Path;
 use claudenest_shared::reason::StateWord;
 use serde_json::{Value, json};
 
+use super::guarding;
 use crate::reason::Reason;
 
 /// Events that tell about a session's state. `WorktreeCreate` is left out on purpose: a hook on it
 /// would replace Claude Code's own making of worktrees.
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 13] = [
     "SessionStart",
     "UserPromptSubmit",
     "PreToolUse",
@@ -24,6 +25,7 @@ const EVENTS: [&str; 12] = [
     "SubagentStop",
     "PreCompact",
     "SessionEnd",
+    "ConfigChange",
 ];
 
 /// Seconds after which Claude Code gives up a reporting hook. The hook itself gives up after two.
@@ -45,7 +47,7 @@ pub fn is_gate(event: &str) -> bool {
 const REASON_CHARS: usize = 80;
 
 /// The value for `--settings`: our hooks, and `disableAllHooks: false`, because a `true` in the user's or
-/// the repository's settings would switch injected hooks off. `user_settings` is what the user passed as
+/// the repository's settings would switch injected hooks off, and so would some variables ([`guarding`]). `user_settings` is what the user passed as
 /// `--settings` themselves; its hooks run beside ours.
 pub fn settings(agent_program: &Path, user_settings: Option<Value>) -> Value {
     let command = format!("{} hook", shell_words::quote(&agent_program.to_string_lossy()));
@@ -54,6 +56,12 @@ pub fn settings(agent_program: &Path, user_settings: Option<Value>) -> Value {
         _ => json!({}),
     };
     settings["disableAllHooks"] = json!(false);
+    if !settings["env"].is_object() {
+        settings["env"] = json!({});
+    }
+    for name in guarding::SWITCHES_OFF {
+        settings["env"][name] = json!("");
+    }
     if !settings["hooks"].is_object() {
         settings["hooks"] = json!({});
     }
@@ -284,12 +292,17 @@ mod tests {
 
     #[test]
     fn our_hooks_stand_beside_those_of_the_user() {
-        let user = json!({"model": "opus", "disableAllHooks": true,
+        let user = json!({"model": "opus", "disableAllHooks": true, "env": {"A": "b", "CLAUDE_CODE_SIMPLE": "1"},
                           "hooks": {"Stop": [{"hooks": [{"type": "command", "command": "say done"}]}]}});
         let merged = settings(Path::new("/opt/my tools/agent"), Some(user));
         assert_eq!(merged["model"], "opus");
         assert_eq!(merged["disableAllHooks"], false);
         assert_eq!(merged["permissions"]["allow"], json!(["mcp__claudenest"]));
+        assert_eq!(merged["env"], json!({"A": "b", "CLAUDE_CODE_SIMPLE": "", "CLAUDE_CODE_SAFE_MODE": ""}));
+        for (event, is_gate) in [("PreToolUse", true), ("PermissionRequest", true), ("Stop", false)] {
+            let hook = &merged["hooks"][event].as_array().unwrap().last().unwrap()["hooks"][0];
+            assert_eq!(hook.get("onFailure").is_some(), is_gate, "{event}");
+        }
         assert_eq!(merged["hooks"]["Stop"].as_array().unwrap().len(), 2);
         assert_eq!(merged["hooks"]["SessionStart"][0]["hooks"][0]["command"], "'/opt/my tools/agent' hook");
     }

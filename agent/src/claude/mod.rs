@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod command;
+pub mod guarding;
 pub mod hint;
 pub mod hooks;
 pub mod install;

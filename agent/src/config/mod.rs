@@ -77,6 +77,8 @@ pub struct Config {
     pub memory_limit: Option<u64>,
     /// True to end a session above that limit, false to say it only.
     pub is_memory_limit_enforced: bool,
+    /// Whether sessions are refused whose tools the guard could not hold back.
+    pub refuses_unguarded: bool,
     /// Directories below which sessions may start; empty means everywhere.
     pub roots: Vec<PathBuf>,
     /// Claude Code's program; `None` searches `PATH` and the usual places.
@@ -121,6 +123,7 @@ impl Default for Config {
             max_queued: 50,
             memory_limit: None,
             is_memory_limit_enforced: false,
+            refuses_unguarded: true,
             roots: Vec::new(),
             claude_path: None,
             ring_bytes: 4 << 20,

@@ -229,6 +229,21 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "unguarded",
+        takes: "refuse or warn",
+        help: "What happens to a session whose tools the guard could not hold back: a Claude Code before 2.1.295 or one that says no version, or arguments such as `--bare`. \
+               `refuse`: it is not started. `warn`: it runs, and the log and the audit log say so.",
+        set: |config, value| {
+            config.refuses_unguarded = match value.text()?.as_str() {
+                "refuse" => true,
+                "warn" => false,
+                _ => return Err("takes \"refuse\" or \"warn\".".to_owned()),
+            };
+            Ok(())
+        },
+        get: |config| quoted(if config.refuses_unguarded { "refuse" } else { "warn" }),
+    },
+    Key {
         name: "hibernate_after",
         takes: "duration or \"never\"",
         help: "End the process of a session that has been idle and unwatched this long; it continues when it is woken.",

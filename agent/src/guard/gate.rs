@@ -6,14 +6,15 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use claudenest_shared::approval::{Approval, ApprovalKind, ApprovalState, Verdict};
+use claudenest_shared::approval::{Approval, ApprovalKind, ApprovalState, DeciderKind, Verdict};
 use claudenest_shared::id::SessionId;
-use claudenest_shared::risk::Risk;
+use claudenest_shared::session::{SessionInfo, SessionMode};
 use serde_json::{Value, json};
 
 use super::approval::{Observation, Question};
 use super::audit::{self, AuditEntry};
-use super::{Guard, wording};
+use super::judge::{Effect, Judgement};
+use super::{Guard, diff, wording};
 use crate::claude::HookFact;
 use crate::claude::answer::{HookOutput, ToolCall};
 use crate::claude::hooks::{self, HookKind};
@@ -74,7 +75,7 @@ impl Guard {
         match (event, tool) {
             ("PreToolUse", Some(tool)) => {
                 self.approvals().seen(session, Observation::GoesOn { agent }).await;
-                self.before_tool(session, &tool).await
+                self.before_tool(session, &tool, input, call).await
             }
             ("PermissionRequest", Some(tool)) => self.permission(session, &tool, input, call).await,
             ("PreToolUse" | "PermissionRequest", None) => HookOutput::blocked(wording::NOT_UNDERSTOOD),
@@ -88,29 +89,68 @@ impl Guard {
                 self.approvals().seen(session, Observation::TurnOver).await;
                 HookOutput::default()
             }
+            ("ConfigChange", _) => {
+                let body = json!({"source": input.get("source"), "file": input.get("file_path")});
+                self.write_down("settings_changed", session, body).await;
+                HookOutput::default()
+            }
             _ => HookOutput::default(),
         }
     }
 
-    async fn before_tool(&self, session: SessionId, call: &ToolCall) -> HookOutput {
+    /// Writes down something that has happened already.
+    async fn write_down(&self, kind: &'static str, session: SessionId, body: Value) {
+        let line = AuditEntry { at: supervisor::now().wall, kind, session: Some(session), body };
+        if let Err(error) = self.inner.store.append_audit(&line).await {
+            tracing::error!(session.id = %session, %error, "what has happened cannot be written to the audit log");
+        }
+    }
+
+    async fn before_tool(
+        &self,
+        session: SessionId,
+        call: &ToolCall,
+        input: &Value,
+        hook_call: &str,
+    ) -> HookOutput {
+        let Some(info) = self.supervisor().info(session) else {
+            return HookOutput::blocked(wording::NO_SESSION);
+        };
         let digest = audit::input_digest(&call.input);
         self.inner.recent.note(session, call, &digest);
+        let judgement = self.judge(&info, call).await;
         let line = AuditEntry {
             at: supervisor::now().wall,
             kind: "gate",
             session: Some(session),
             body: json!({
                 "tool": call.tool, "tool_use": call.tool_use, "agent": call.agent_type, "cwd": call.cwd,
-                "input_sha256": digest, "input": audit::logged_input(&call.input), "effect": null,
-                "why": "left to Claude Code's own rules",
+                "input_sha256": digest, "input": audit::logged_input(&call.input), "risk": judgement.risk,
+                "effect": judgement.effect,
+                "why": judgement.effect.map_or("left to Claude Code's own rules", |_| judgement.why.as_str()),
             }),
         };
         // No gated tool runs without a line about it on disk.
-        match self.inner.store.append_audit(&line).await {
-            Ok(()) => HookOutput::default(),
-            Err(error) => {
-                tracing::error!(session.id = %session, %error, "a tool was refused because the audit log cannot be written");
-                HookOutput::blocked(wording::NOT_WRITTEN)
+        if let Err(error) = self.inner.store.append_audit(&line).await {
+            tracing::error!(session.id = %session, %error, "a tool was refused because the audit log cannot be written");
+            return HookOutput::blocked(wording::NOT_WRITTEN);
+        }
+        match judgement.effect {
+            None => HookOutput::default(),
+            Some(Effect::Deny) => {
+                HookOutput::deny_tool(judgement.for_claude.as_deref().unwrap_or(&judgement.why))
+            }
+            // Claude Code shows its dialog, and the permission request that comes with it is answered.
+            Some(Effect::Ask) if info.mode == SessionMode::Interactive => {
+                HookOutput::ask_for_tool(&judgement.why)
+            }
+            // Where there is no dialog, "ask" would be a "no" by nobody.
+            Some(Effect::Ask) => {
+                let question = self.question(&info, call, input, hook_call, judgement, false).await;
+                match self.asked(question).await {
+                    Ok(approval) => answer_call(&approval, call),
+                    Err(output) => output,
+                }
             }
         }
     }
@@ -125,48 +165,77 @@ impl Guard {
         let Some(info) = self.supervisor().info(session) else {
             return HookOutput::blocked(wording::NO_SESSION);
         };
+        let judgement = self.judge(&info, call).await;
+        if judgement.effect == Some(Effect::Deny) {
+            // Between the two events another session has taken the lock.
+            return HookOutput::refuse(judgement.for_claude.as_deref().unwrap_or(&judgement.why));
+        }
+        let has_dialog = info.mode == SessionMode::Interactive;
+        let question = self.question(&info, call, input, hook_call, judgement, has_dialog).await;
+        match self.asked(question).await {
+            Ok(approval) => {
+                self.dialog_is_gone(session, input, &approval).await;
+                answer_dialog(&approval, call)
+            }
+            Err(output) => output,
+        }
+    }
+
+    async fn question(
+        &self,
+        info: &SessionInfo,
+        call: &ToolCall,
+        input: &Value,
+        hook_call: &str,
+        judgement: Judgement,
+        has_dialog: bool,
+    ) -> Question {
         let digest = audit::input_digest(&call.input);
-        let question = Question {
-            session,
-            session_name: info.name,
+        let (tool, wanted) = (call.tool.clone(), call.input.clone());
+        let diff = tokio::task::spawn_blocking(move || diff::of(&tool, &wanted)).await.unwrap_or(None);
+        let tool_use = match &call.tool_use {
+            Some(tool_use) => Some(tool_use.clone()),
+            None => self.inner.recent.take(info.id, call, &digest),
+        };
+        Question {
+            session: info.id,
+            session_name: info.name.clone(),
             epoch: info.epoch,
             kind: kind_of(&call.tool),
             tool: call.tool.clone(),
             summary: hooks::wish_text(input),
             input: call.input.clone(),
-            diff: None,
+            diff,
             cwd: call.cwd.clone(),
             agent: call.agent_type.clone(),
-            risk: Risk::Medium,
-            notes: Vec::new(),
-            why: "Claude Code asks for it.".to_owned(),
+            risk: judgement.risk,
+            notes: judgement.notes,
+            why: judgement.why,
             expires_at: None,
             call: hook_call.to_owned(),
-            tool_use: self.inner.recent.take(session, call, &digest),
-            has_dialog: true,
+            tool_use,
+            has_dialog,
             transcript: call.transcript.clone(),
-        };
-        let asked = match self.approvals().ask(question).await {
-            Ok(asked) => asked,
-            Err(error) => return HookOutput::blocked(wording::unasked(&error.message)),
-        };
-        let Some(approval) = asked.outcome().await else {
-            return HookOutput::blocked(wording::NO_DAEMON);
-        };
-        if approval.decision.is_some()
-            && let Some(HookFact {
-                kind: HookKind::PermissionAsked { call, .. },
-                claude_session_id,
-                cwd,
-                model,
-            }) = HookFact::parse(input)
-        {
-            // The dialog is gone: the session works again.
-            let kind = HookKind::ToolEnded { call };
-            let fact = HookFact { claude_session_id, cwd, model, kind };
-            self.supervisor().hook(session, fact).await;
         }
-        answer_dialog(&approval, call)
+    }
+
+    /// Asks and waits; the error is what the hook has to say instead.
+    async fn asked(&self, question: Question) -> Result<Approval, HookOutput> {
+        let asked = self.approvals().ask(question).await;
+        let asked = asked.map_err(|error| HookOutput::blocked(wording::unasked(&error.message)))?;
+        asked.outcome().await.ok_or_else(|| HookOutput::blocked(wording::NO_DAEMON))
+    }
+
+    /// The session works again.
+    async fn dialog_is_gone(&self, session: SessionId, input: &Value, approval: &Approval) {
+        let fact = HookFact::parse(input);
+        if let Some(HookFact { kind: HookKind::PermissionAsked { call, .. }, claude_session_id, cwd, model }) =
+            fact
+            && approval.decision.is_some()
+        {
+            let kind = HookKind::ToolEnded { call };
+            self.supervisor().hook(session, HookFact { claude_session_id, cwd, model, kind }).await;
+        }
     }
 
     async fn after_tool(&self, session: SessionId, call: &ToolCall, event: &str) {
@@ -174,18 +243,11 @@ impl Guard {
         if let Some(tool_use) = &call.tool_use {
             self.inner.recent.forget(session, tool_use);
         }
-        let line = AuditEntry {
-            at: supervisor::now().wall,
-            kind: if event == "PostToolUse" { "ran" } else { "failed" },
-            session: Some(session),
-            body: json!({
-                "tool": call.tool, "tool_use": call.tool_use, "agent": call.agent_type, "cwd": call.cwd,
-                "input_sha256": digest, "input": audit::logged_input(&call.input),
-            }),
-        };
-        if let Err(error) = self.inner.store.append_audit(&line).await {
-            tracing::error!(session.id = %session, %error, "what a tool did cannot be written to the audit log");
-        }
+        let body = json!({
+            "tool": call.tool, "tool_use": call.tool_use, "agent": call.agent_type, "cwd": call.cwd,
+            "input_sha256": digest, "input": audit::logged_input(&call.input),
+        });
+        self.write_down(if event == "PostToolUse" { "ran" } else { "failed" }, session, body).await;
         let tool_use = call.tool_use.clone();
         self.approvals().seen(session, Observation::Ran { tool_use, input_sha256: digest }).await;
     }
@@ -199,9 +261,25 @@ fn kind_of(tool: &str) -> ApprovalKind {
     }
 }
 
+/// What becomes of a call that was held before Claude Code looked at it.
+fn answer_call(approval: &Approval, call: &ToolCall) -> HookOutput {
+    match (&approval.state, &approval.decision) {
+        (_, Some(decision)) if decision.answer.verdict == Verdict::Allow => {
+            let input = decision.answer.answers.as_ref().map(|answers| {
+                let mut input = call.input.clone();
+                input["answers"] = answers.clone();
+                input
+            });
+            HookOutput::allow_tool(&format!("Allowed by {}.", decision.by.label), input)
+        }
+        (_, Some(decision)) => HookOutput::deny_tool(&wording::denied(decision)),
+        (ApprovalState::Expired, None) => HookOutput::deny_tool(wording::NOT_IN_TIME),
+        (_, None) => HookOutput::blocked(wording::withdrawn(approval)),
+    }
+}
+
 /// What becomes of the dialog.
 fn answer_dialog(approval: &Approval, call: &ToolCall) -> HookOutput {
-    use claudenest_shared::approval::DeciderKind;
     match (&approval.state, &approval.decision) {
         // Claude Code has its answer already.
         (_, Some(decision)) if decision.by.kind == DeciderKind::Dialog => HookOutput::default(),

@@ -6,7 +6,9 @@
 
 pub mod approval;
 pub mod audit;
+mod diff;
 mod gate;
+mod judge;
 pub mod lock;
 mod locking;
 mod neighbours;
@@ -16,6 +18,7 @@ pub mod risk;
 mod watch;
 mod wording;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use claudenest_shared::approval::{Approval, Decider, DeciderKind};
@@ -101,6 +104,7 @@ struct Inner {
     second_line: locking::SecondLine,
     events: broadcast::Sender<GuardEvent>,
     recent: gate::Recent,
+    home: Option<PathBuf>,
 }
 
 /// Handle to the guard. Cheap to clone.
@@ -143,8 +147,9 @@ impl Guard {
         )
         .await?;
         let second_line = locking::SecondLine::start(&locks, store.clone(), tasks, cancel.clone());
+        let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
         let recent = gate::Recent::default();
-        let inner = Inner { supervisor, store, approvals, locks, second_line, events, recent };
+        let inner = Inner { supervisor, store, approvals, locks, second_line, events, recent, home };
         let guard = Self { inner: Arc::new(inner) };
         tasks.spawn(watch::run(guard.clone(), cancel));
         Ok(guard)

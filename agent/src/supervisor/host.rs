@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::core::Signal;
 use super::record::Record;
 use super::settings::{Settings, run_dir};
-use crate::claude::{Claude, Conversation, Launch, LaunchRequest};
+use crate::claude::{Claude, Conversation, Launch, LaunchRequest, guarding};
 use crate::holder::{self, HolderSpec};
 use crate::resources;
 use crate::session::{ConnectError, Notice, SessionConfig, SessionHandle, WriterOpen};
@@ -114,7 +114,19 @@ fn build(
     if !Path::new(&spec.cwd).is_dir() {
         return Err(format!("The directory {} does not exist any more.", spec.cwd));
     }
-    let program = if is_shell { None } else { Some(claude.find().map_err(|error| error.to_string())?) };
+    let program = if is_shell {
+        None
+    } else {
+        // Asked at every start: Claude Code may have been replaced since the session was made.
+        let installed = claude.installed().map_err(|error| error.to_string())?;
+        if let Some(gap) = guarding::gaps(&spec, installed.version.as_ref()).first() {
+            if settings.refuses_unguarded {
+                return Err(gap.clone());
+            }
+            tracing::warn!(session.id = %record.info.id, "a session starts whose tools the guard cannot hold back: {gap}");
+        }
+        Some(installed.path)
+    };
     let request = LaunchRequest {
         spec: &spec,
         name: &record.info.name,

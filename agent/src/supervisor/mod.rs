@@ -279,7 +279,8 @@ impl Supervisor {
 
     async fn create(&self, spec: SessionSpec) -> Result<SessionInfo, WireError> {
         let (roots, claude) = (Arc::clone(&self.inner.roots), Arc::clone(&self.inner.claude));
-        let spec = blocking(move || spec::checked(spec, &roots, &claude)).await??;
+        let refuses = self.inner.settings.refuses_unguarded;
+        let spec = blocking(move || spec::checked(spec, &roots, &claude, refuses)).await??;
         let info = self.ask(|answer| Command::Create { spec: Box::new(spec), answer }).await?;
         self.started_or_latest(info).await
     }

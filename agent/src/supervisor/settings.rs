@@ -24,6 +24,8 @@ pub struct Settings {
     pub claude_path: Option<PathBuf>,
     /// Directories below which sessions may start.
     pub roots: Vec<String>,
+    /// Whether sessions are refused whose tools the guard could not hold back.
+    pub refuses_unguarded: bool,
     /// What every session is given.
     pub surroundings: Surroundings,
     /// Output that holders keep in memory.
@@ -50,6 +52,7 @@ impl Settings {
             runtime_dir: paths.runtime_dir.clone(),
             claude_path: config.claude_path.clone(),
             roots: config.roots.iter().map(|root| root.to_string_lossy().into_owned()).collect(),
+            refuses_unguarded: config.refuses_unguarded,
             surroundings: Surroundings {
                 environment: std::env::vars_os().collect(),
                 passed: config.pass_env.clone(),

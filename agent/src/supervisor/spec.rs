@@ -6,8 +6,8 @@ use claudenest_shared::code::{ErrorCode, WireError};
 use claudenest_shared::session::{PermissionMode, SessionMode, SessionSpec, TermSize};
 use claudenest_shared::wire::limits::MAX_TEXT_BYTES;
 
-use crate::claude::Claude;
 use crate::claude::command::{self, MAX_ARGUMENT_BYTES};
+use crate::claude::{Claude, guarding};
 use crate::directory::Roots;
 
 /// More arguments than anybody types; the kernel's own limit is on their total size.
@@ -27,6 +27,7 @@ pub(super) fn checked(
     mut spec: SessionSpec,
     roots: &Roots,
     claude: &Claude,
+    refuses_unguarded: bool,
 ) -> Result<SessionSpec, WireError> {
     for text in [&mut spec.name, &mut spec.prompt, &mut spec.model, &mut spec.worktree] {
         if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
@@ -51,7 +52,14 @@ pub(super) fn checked(
     }
     spec.cwd = cwd.to_string_lossy().into_owned();
     if spec.mode != SessionMode::Shell {
-        claude.find().map_err(|error| WireError::new(ErrorCode::ClaudeUnavailable, error.to_string()))?;
+        let unavailable = |sentence: String| WireError::new(ErrorCode::ClaudeUnavailable, sentence);
+        let installed = claude.installed().map_err(|error| unavailable(error.to_string()))?;
+        let gaps = guarding::gaps(&spec, installed.version.as_ref());
+        if let Some(gap) = gaps.first().filter(|_| refuses_unguarded) {
+            return Err(unavailable(format!(
+                "{gap} To run such sessions without a guard that holds, set unguarded = \"warn\" in the agent's configuration."
+            )));
+        }
         if let Some(mode) = spec.permission_mode {
             claude.check_permission_mode(mode).map_err(|sentence| invalid(&sentence))?;
         }
@@ -171,7 +179,7 @@ mod tests {
         let claude = Claude::new(Some(PathBuf::from("/bin/sh")), home.path().to_owned(), None);
         let mut spec = SessionSpec { cwd: "~".into(), ..SessionSpec::default() };
         change(&mut spec);
-        checked(spec, &roots, &claude)
+        checked(spec, &roots, &claude, false)
     }
 
     #[test]
@@ -251,7 +259,7 @@ mod tests {
         let roots = Roots::new(home.path().to_owned(), &[]);
         let claude = Claude::new(Some(home.path().join("none")), home.path().to_owned(), None);
         let spec = SessionSpec { cwd: "~".into(), ..SessionSpec::default() };
-        assert_eq!(checked(spec.clone(), &roots, &claude).unwrap_err().code, ErrorCode::ClaudeUnavailable);
-        assert!(checked(SessionSpec { mode: SessionMode::Shell, ..spec }, &roots, &claude).is_ok());
+        assert_eq!(checked(spec.clone(), &roots, &claude, true).unwrap_err().code, ErrorCode::ClaudeUnavailable);
+        assert!(checked(SessionSpec { mode: SessionMode::Shell, ..spec }, &roots, &claude, true).is_ok());
     }
 }

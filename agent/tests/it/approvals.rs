@@ -4,13 +4,14 @@ use std::process::Command;
 
 use claudenest_shared::approval::{Approval, ApprovalKind, ApprovalState, DeciderKind, Verdict};
 use claudenest_shared::id::SessionId;
-use claudenest_shared::session::{PermissionMode, SessionInfo, SessionMode, SessionSpec, SessionState};
-use claudenest_shared::wire::agent::Op;
+use claudenest_shared::session::{PermissionMode, SessionInfo, SessionMode, SessionSpec};
+use claudenest_shared::wire::agent::{Op, Reply};
 use serde_json::{Value, json};
 
 use crate::holder::program;
 use crate::nest::{Daemon, Nest};
 use crate::real_claude::nest;
+use crate::wild::Wild;
 
 /// A scenario in which Claude uses these tools, one in each turn, and then says "All done.".
 pub fn uses(tools: &[(&str, Value)]) -> String {
@@ -229,51 +230,63 @@ async fn sessions_without_a_terminal_are_asked_about_as_well() {
     daemon.stop().await;
 }
 
-/// Somebody answers while no daemon runs: nobody can. The hook waits for the next daemon, and the answer reaches Claude once.
+/// `kill -9` while a question waits, and while its answer is on its way: `APPROVAL_KILLS` times.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_dies_in_mid_approval_loses_nothing_and_doubles_nothing() {
+async fn a_daemon_that_is_killed_in_mid_approval_loses_nothing_and_doubles_nothing() {
     let rounds: usize = std::env::var("APPROVAL_KILLS").map_or(6, |text| text.parse().unwrap());
     let command = |n: usize| ("Bash", json!({"command": format!("echo {n} >> log"), "description": "d"}));
     let commands: Vec<(&str, Value)> = (0..rounds).map(command).collect();
     let Some((nest, _mock)) = nest(&uses(&commands)).await else { return };
-    let mut daemon = nest.start().await;
-    let info = session(&nest, &daemon, SessionMode::Interactive).await;
+    let mut daemon = Wild::start(&nest);
+    let spec = SessionSpec {
+        prompt: Some("do it".into()),
+        permission_mode: Some(PermissionMode::Default),
+        ..nest.spec(SessionMode::Interactive)
+    };
+    let info = daemon.create(spec).await;
     for round in 0..rounds {
         let wanted = format!("echo {round} >> log");
-        let is_it =
-            |one: &Approval| one.state == ApprovalState::Pending && one.input["command"] == wanted.as_str();
-        let asked = approval(&daemon, info.id, "that waits", is_it).await;
-        // The kinds of a daemon's death: while nobody has answered, and with the answer on disk that Claude has not heard.
-        let is_answered = round % 2 == 1;
-        if is_answered {
-            let answer = serde_json::from_value(json!({"verdict": "allow"})).unwrap();
-            let decide = Op::ApprovalDecide {
-                approval: asked.id,
-                input_sha256: asked.input_sha256.clone(),
-                answer,
-                by: None,
-            };
-            let (decided, ()) = tokio::join!(daemon.op(decide), daemon.vanish());
-            let _ = decided; // It may or may not have been taken; both must come out right.
+        let is_it = |one: &Approval| one.input["command"] == wanted.as_str();
+        let asked = daemon.approval("that waits", is_it).await;
+        assert_eq!(asked.state, ApprovalState::Pending);
+        let decide = Op::ApprovalDecide {
+            approval: asked.id,
+            input_sha256: asked.input_sha256.clone(),
+            answer: serde_json::from_value(json!({"verdict": "allow"})).unwrap(),
+            by: None,
+        };
+        if round % 2 == 1 {
+            // The answer races with the death: it may or may not have been taken, and both must come out right.
+            let mut client = daemon.client().await;
+            let deciding = tokio::spawn(async move { client.request(decide).await.is_ok() });
+            for _ in 0..round % 16 {
+                tokio::task::yield_now().await;
+            }
+            daemon.kill();
+            let _ = deciding.await;
+        } else {
+            daemon.kill();
         }
-        daemon.stop().await;
-        daemon = nest.start().await;
-        let again = daemon.guard.approvals().get(asked.id).await.unwrap();
+        daemon = Wild::start(&nest);
+        let again = daemon.approval("after the death", |one| one.id == asked.id).await;
         if again.state == ApprovalState::Pending {
             let (code, said) = cli(&nest, &["approvals", "approve", &asked.id.to_string()]);
             assert_eq!(code, 0, "{said}");
         }
-        approval(&daemon, info.id, "that was applied", |one| {
-            one.id == asked.id && one.state == ApprovalState::Applied
-        })
-        .await;
+        daemon
+            .approval("that was applied", |one| one.id == asked.id && one.state == ApprovalState::Applied)
+            .await;
         let log = std::fs::read_to_string(nest.work().join("log")).unwrap();
         assert_eq!(log.lines().count(), round + 1, "each command ran once: {log}");
     }
-    let all = daemon.guard.told().await.unwrap();
-    assert_eq!(all.len(), rounds, "one approval for each command");
-    assert!(all.iter().all(|one| one.state == ApprovalState::Applied), "{all:#?}");
-    daemon.until(info.id, "the end of the turn", |info| info.state == SessionState::WaitingInput).await;
-    ends(&daemon, &info).await;
-    daemon.stop().await;
+    let mut client = daemon.client().await;
+    let Ok(Reply::Approvals { approvals, .. }) =
+        client.request(Op::ApprovalList { states: vec![], limit: 1000 }).await
+    else {
+        panic!("no list")
+    };
+    assert_eq!(approvals.len(), rounds, "one approval for each command");
+    assert!(approvals.iter().all(|one| one.state == ApprovalState::Applied), "{approvals:#?}");
+    assert_eq!(cli(&nest, &["audit", "verify"]).0, 0);
+    client.request(Op::SessionStop { session: info.id, grace_ms: 0 }).await.unwrap();
 }

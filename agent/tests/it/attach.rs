@@ -193,5 +193,5 @@ fn a_session_is_not_attached_to_itself() {
         crate::holder::program().display()
     );
     terminal.write(attach.as_bytes());
-    terminal.until("cannot be attached to itself").until("code 5");
+    terminal.until("may look at itself only").until("code 5");
 }

@@ -30,6 +30,10 @@ pub struct Nest {
     pub limits: Limits,
     pub claude: Option<PathBuf>,
     pub env: Vec<(String, String)>,
+    /// The agent's own program, for holders and hooks.
+    pub program: PathBuf,
+    /// Scripts say no version; the real Claude Code does.
+    pub refuses_unguarded: bool,
 }
 
 /// One daemon in them. Dropping it is a clean stop; sessions go on.
@@ -47,7 +51,14 @@ impl Nest {
         for sub in ["home", "work", "data"] {
             std::fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        Self { dir, limits: Limits::default(), claude: None, env: Vec::new() }
+        Self {
+            dir,
+            limits: Limits::default(),
+            claude: None,
+            env: Vec::new(),
+            program: program().to_owned(),
+            refuses_unguarded: false,
+        }
     }
 
     /// A stand-in for Claude Code: a shell script.
@@ -86,10 +97,11 @@ impl Nest {
             runtime_dir: paths.runtime_dir.clone(),
             claude_path: self.claude.clone(),
             roots: Vec::new(),
+            refuses_unguarded: self.refuses_unguarded,
             surroundings: Surroundings {
                 environment: environment.iter().map(|(name, value)| (name.into(), value.into())).collect(),
                 passed: self.env.iter().map(|(name, _)| name.clone()).collect(),
-                agent_program: program().to_owned(),
+                agent_program: self.program.clone(),
                 control_socket: paths.control_socket(),
                 shell: "/bin/bash".into(),
                 home: self.dir.path().join("home"),
@@ -203,11 +215,6 @@ impl Daemon {
 
     pub async fn client(&self) -> Client {
         Client::connect(&self.socket, &Identity::Operator).await.unwrap()
-    }
-
-    /// Begins to end as if it was killed, in the middle of whatever it does; [`Daemon::stop`] has to follow.
-    pub async fn vanish(&self) {
-        self.cancel.cancel();
     }
 
     /// Ends the daemon as if it was killed: nothing is said to anybody.

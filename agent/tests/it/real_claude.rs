@@ -85,6 +85,7 @@ pub async fn nest(scenario: &str) -> Option<(Nest, Mock)> {
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
     nest.claude = Some(claude);
+    nest.refuses_unguarded = true;
     Some((nest, mock))
 }
 

@@ -60,12 +60,6 @@ async fn run(
     options: Options,
     ends_as_session: bool,
 ) -> anyhow::Result<ExitCode> {
-    // The output of a session shown in itself would never end.
-    let own = rustix::process::getsid(None).ok().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
-    if own.is_some() && own == info.pid {
-        let message = format!("This terminal is inside {}; it cannot be attached to itself.", info.name);
-        return Err(fail(Exit::Refused, message));
-    }
     let keys = options.detach_keys.label();
     let socket = context.paths.control_socket();
     let outcome =
