@@ -232,7 +232,7 @@ pub static KEYS: &[Key] = &[
         name: "unguarded",
         takes: "refuse or warn",
         help: "What happens to a session whose tools the guard could not hold back: a Claude Code before 2.1.295 or one that says no version, or arguments such as `--bare`. \
-               `refuse`: it is not started. `warn`: it runs, and the log and the audit log say so.",
+               `refuse`: it is not started. `warn`: it runs, and the agent's log says so.",
         set: |config, value| {
             config.refuses_unguarded = match value.text()?.as_str() {
                 "refuse" => true,

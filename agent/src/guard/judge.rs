@@ -8,7 +8,6 @@ use claudenest_shared::risk::{Risk, RiskNote};
 use claudenest_shared::session::SessionInfo;
 
 use super::Guard;
-use super::lock::Write;
 use super::risk::{self, Assessment, Scope};
 use crate::claude::answer::ToolCall;
 
@@ -49,12 +48,7 @@ impl Guard {
             notes: assessment.notes.clone(),
         };
         let cwd = working_directory(info, call);
-        let writes: Vec<Write> = assessment
-            .writes
-            .iter()
-            .map(|write| Write { path: write.path.clone(), is_tree: write.is_tree })
-            .collect();
-        if let Err(refusal) = self.locks().write(info.id, &info.name, &cwd, &writes).await {
+        if let Err(refusal) = self.locks().write(info.id, &info.name, &cwd, &assessment.writes).await {
             judgement.effect = Some(Effect::Deny);
             judgement.why = match refusal.to_wire().code {
                 ErrorCode::Conflict => "It would write what another one has locked.".to_owned(),

@@ -259,7 +259,10 @@ mod tests {
         let roots = Roots::new(home.path().to_owned(), &[]);
         let claude = Claude::new(Some(home.path().join("none")), home.path().to_owned(), None);
         let spec = SessionSpec { cwd: "~".into(), ..SessionSpec::default() };
-        assert_eq!(checked(spec.clone(), &roots, &claude, true).unwrap_err().code, ErrorCode::ClaudeUnavailable);
+        assert_eq!(
+            checked(spec.clone(), &roots, &claude, true).unwrap_err().code,
+            ErrorCode::ClaudeUnavailable
+        );
         assert!(checked(SessionSpec { mode: SessionMode::Shell, ..spec }, &roots, &claude, true).is_ok());
     }
 }

@@ -57,11 +57,11 @@ fn files(nest: &Nest) -> Vec<String> {
 /// Waits until Claude has tried everything and says so to the model, and checks that nothing has run.
 async fn nothing_has_run(nest: &Nest, way: &str) {
     let log = nest.dir.path().join("requests.jsonl");
+    // Every turn of the script but the first is asked for with the result of a try.
     let refused = || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
-        let last = text.lines().rfind(|line| line.contains("tool_result")).unwrap_or_default();
-        // The last request holds the whole conversation with every result.
-        last.matches("\"tool_result\"").count().max(last.matches("\\\"tool_result\\\"").count())
+        let turns = text.lines().filter(|line| line.contains("\"served\": \"turn "));
+        turns.filter(|line| !line.contains("\"served\": \"turn 0\"")).count()
     };
     let patience = std::time::Duration::from_secs(60 + 15 * rounds() as u64);
     let started = std::time::Instant::now();
@@ -229,7 +229,9 @@ async fn settings_that_switch_hooks_off_let_nothing_run() {
             if let Some(record) = open.into_iter().find(|record| record.approval.decision.is_none()) {
                 break record.approval;
             }
-            tokio::time::timeout(crate::nest::PATIENCE, events.recv()).await.expect("a question").unwrap();
+            if tokio::time::timeout(crate::nest::PATIENCE, events.recv()).await.is_err() {
+                panic!("no question; ran: {:?}\n{}", files(&nest), daemon.screen(info.id).await);
+            }
         };
         assert!(pending.why.contains("High risk"), "{}", pending.why);
         assert_eq!(files(&nest), [""; 0]);

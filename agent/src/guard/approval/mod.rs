@@ -6,6 +6,8 @@
 mod actor;
 pub mod core;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
