@@ -212,6 +212,7 @@ async fn play(seed: u64, fault: Fault) -> Vec<Operation> {
         locks_seen: Mutex::default(),
     });
     let mut running = scribe.bed.start().await;
+    let mut boot = None;
     for run in 0..RUNS {
         let is_over = Arc::new(AtomicBool::new(false));
         let killer = dice.roll(CLIENTS as u64 * OPERATIONS as u64);
@@ -253,7 +254,8 @@ async fn play(seed: u64, fault: Fault) -> Vec<Operation> {
             _ => {}
         }
         let is_live = |id: SessionId| !gone.iter().any(|number| session(*number) == id);
-        running = scribe.bed.start_booted(store, is_reboot.then_some(run), is_live).await;
+        boot = if is_reboot { Some(run) } else { boot };
+        running = scribe.bed.start_booted(store, boot, is_live).await;
         let (clock_answered, answered) = (scribe.bed.clock.mono_ms(), scribe.tick());
         let call = match fault {
             Fault::RepeatsFences => Call::Crash { gone: (1..=CLIENTS).collect(), is_reboot },
