@@ -65,7 +65,8 @@ pub async fn run(config: Config, paths: Paths, ready: impl FnOnce()) -> Result<(
     let store = Store::open(&paths.data_dir).await?;
     let settings = Settings::new(&config, &paths, program);
     let supervisor = Supervisor::start(settings, store.clone(), &tasks, cancel.clone()).await?;
-    let guard = Guard::start(supervisor.clone(), store, &tasks, cancel.clone()).await?;
+    let guard =
+        Guard::start(supervisor.clone(), store, config.policy.clone(), &tasks, cancel.clone()).await?;
     let (total, sessions_dir) = (config.recording_total_bytes, paths.sessions_dir());
     tasks.spawn(crate::recordings::watch(supervisor.clone(), sessions_dir.clone(), cancel.clone()));
     tasks.spawn(crate::recordings::keep(supervisor.clone(), sessions_dir, total, cancel.clone()));

@@ -68,3 +68,12 @@ pub struct PolicyRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixMs>,
 }
+
+/// A rule with where it comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownRule {
+    /// The rule.
+    pub rule: PolicyRule,
+    /// It stands in the configuration file, and is removed there.
+    pub is_from_file: bool,
+}

@@ -10,6 +10,7 @@ use self::value::{duration, env_pair, position, speed};
 pub use super::approvals::ApprovalsCommand;
 pub use super::audit::AuditCommand;
 pub use super::locks::LocksCommand;
+pub use super::policy::PolicyCommand;
 use crate::config::LogFormat;
 
 /// Runs and supervises Claude Code sessions on this machine.
@@ -122,6 +123,9 @@ that scripts get exactly its output; for supervised runs of a script: claudenest
     /// See, take and end locks on files.
     #[command(subcommand)]
     Locks(LocksCommand),
+    /// See, try and change the rules of what may run.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Pair this machine with a relay.
     Pair(PairArgs),
     /// Give up the pairing with a relay.

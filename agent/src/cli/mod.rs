@@ -14,6 +14,7 @@ mod info;
 pub mod locks;
 mod output;
 mod pair;
+pub mod policy;
 mod recorded;
 mod replay;
 mod search;
@@ -123,6 +124,7 @@ async fn client(context: &Context, command: Command) -> anyhow::Result<ExitCode>
         Command::Approvals(command) => approvals::run(context, command).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Locks(command) => locks::run(context, command).await,
+        Command::Policy(command) => policy::run(context, command).await,
         Command::Pair(args) => pair::pair(context, args).await,
         Command::Unpair(args) => pair::unpair(context, args).await,
         Command::Status => status::status(context).await,

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use claudenest_shared::policy::PolicyRule;
 pub use table::{KEYS, Key, markdown};
 pub use value::{Value, parse_duration};
 
@@ -113,6 +114,8 @@ pub struct Config {
     pub log: String,
     /// Form of log lines.
     pub log_format: LogFormat,
+    /// Rules of what may run.
+    pub policy: Vec<PolicyRule>,
 }
 
 impl Default for Config {
@@ -141,6 +144,7 @@ impl Default for Config {
             detach_keys: "ctrl-] d".to_owned(),
             log: "info".to_owned(),
             log_format: LogFormat::Human,
+            policy: Vec::new(),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use claudenest_shared::policy::PolicyRule;
+
 use super::value::{Value, duration_text, size_text};
 use super::{Config, CredentialStore, ENV_PREFIX, HistoryPolicy, LogFormat};
 
@@ -348,7 +350,50 @@ pub static KEYS: &[Key] = &[
         },
         get: |config| quoted(config.log_format.as_str()),
     },
+    Key {
+        name: "policy",
+        takes: "table with rules",
+        help: "What may run, what is asked, what never runs: `[[policy.rule]]` with `name`, `effect` (allow, ask, deny) and what it matches; docs/GUARD.md. Not from the environment.",
+        set: |config, value| {
+            config.policy = rules(value)?;
+            Ok(())
+        },
+        get: |config| {
+            let rules = config.policy.iter().filter_map(|rule| toml::Value::try_from(rule).ok()).collect();
+            let mut table = toml::Table::new();
+            if !config.policy.is_empty() {
+                table.insert("rule".to_owned(), toml::Value::Array(rules));
+            }
+            toml::Value::Table(table).to_string()
+        },
+    },
 ];
+
+/// Reads `[[policy.rule]]`.
+fn rules(value: Value) -> Result<Vec<PolicyRule>, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Policy {
+        #[serde(default)]
+        rule: Vec<PolicyRule>,
+    }
+    let Value::Table(table) = value else {
+        return Err(
+            "is a table of the configuration file: write [[policy.rule]] and below it name, effect, command."
+                .to_owned(),
+        );
+    };
+    let policy: Policy = table
+        .try_into()
+        .map_err(|error: toml::de::Error| format!("has a rule that cannot be read: {}.", error.message()))?;
+    for (index, rule) in policy.rule.iter().enumerate() {
+        crate::guard::policy::check(rule)?;
+        if policy.rule[..index].iter().any(|other| other.name == rule.name) {
+            return Err(format!("has two rules named `{}`. Give each a name of its own.", rule.name));
+        }
+    }
+    Ok(policy.rule)
+}
 
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)

@@ -85,3 +85,23 @@ fn the_documentation_is_fresh() {
     let text = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(text, markdown(), "run: claudenest-agent config --docs > docs/agent-config.md");
 }
+
+#[test]
+fn rules_of_the_policy_are_read_and_checked() {
+    let text = "max_sessions = 3\n[[policy.rule]]\nname = \"no-push\"\neffect = \"deny\"\ncommand = \"git push\"\n[[policy.rule]]\nname = \"tests\"\neffect = \"allow\"\ncommand = \"cargo test\"\nmax_risk = \"low\"\n";
+    let effective = read_file(text).unwrap();
+    assert_eq!(effective.config.policy.len(), 2);
+    assert_eq!(effective.config.policy[0].command.as_deref(), Some("git push"));
+    let policy = KEYS.iter().find(|key| key.name == "policy").unwrap();
+    let again = read_file(&format!("policy = {}", (policy.get)(&effective.config))).unwrap();
+    assert_eq!(again.config.policy, effective.config.policy);
+    fails(
+        "[[policy.rule]]\nname = \"a\"\neffect = \"alow\"\n",
+        "line 1: `policy` has a rule that cannot be read",
+    );
+    fails("[[policy.rule]]\nname = \"a\"\neffect = \"deny\"\ncomand = \"x\"\n", "comand");
+    fails("[[policy.rule]]\nname = \"a\"\neffect = \"allow\"\n", "would match everything");
+    fails("policy = 3", "is a table");
+    let twice = "[[policy.rule]]\nname = \"a\"\neffect = \"deny\"\ntool = \"x\"\n".repeat(2);
+    fails(&twice, "two rules named `a`");
+}

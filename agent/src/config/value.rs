@@ -16,6 +16,8 @@ pub enum Value {
     Bool(bool),
     /// A list of strings.
     List(Vec<String>),
+    /// A table.
+    Table(toml::Table),
     /// Something that no key takes.
     Other(&'static str),
 }
@@ -53,7 +55,11 @@ pub(super) fn entries(text: &str, file: &Path) -> Result<Vec<(usize, String, Val
                 }
                 DeValue::Float(_) => Value::Other("a fraction"),
                 DeValue::Datetime(_) => Value::Other("a date"),
-                DeValue::Table(_) => Value::Other("a table"),
+                // Read again with its inner values; the text is TOML, or it would not have come this far.
+                DeValue::Table(_) => toml::from_str::<toml::Table>(text)
+                    .ok()
+                    .and_then(|table| table.get(key.get_ref().as_ref())?.as_table().cloned())
+                    .map_or(Value::Other("a table"), Value::Table),
             };
             (line, key.into_inner().into_owned(), value)
         })

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::approval::Approvals;
 use self::lock::{LockSettings, Locks};
+use self::policy::{Policy, PolicyRule};
 use crate::claude::HookFact;
 use crate::claude::answer::HookOutput;
 use crate::store::{Store, StoreError};
@@ -102,6 +103,7 @@ struct Inner {
     approvals: Approvals,
     locks: Locks,
     second_line: locking::SecondLine,
+    policy: Policy,
     events: broadcast::Sender<GuardEvent>,
     recent: gate::Recent,
     home: Option<PathBuf>,
@@ -114,7 +116,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Reads what is open and starts the guard's tasks.
+    /// Reads what is open and starts the guard's tasks. `rules` are those of the configuration.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be read.
@@ -124,6 +126,7 @@ impl Guard {
     pub async fn start(
         supervisor: Supervisor,
         store: Store,
+        rules: Vec<PolicyRule>,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
@@ -149,7 +152,8 @@ impl Guard {
         let second_line = locking::SecondLine::start(&locks, store.clone(), tasks, cancel.clone());
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
         let recent = gate::Recent::default();
-        let inner = Inner { supervisor, store, approvals, locks, second_line, events, recent, home };
+        let policy = Policy::open(rules, store.clone()).await?;
+        let inner = Inner { supervisor, store, approvals, locks, second_line, policy, events, recent, home };
         let guard = Self { inner: Arc::new(inner) };
         tasks.spawn(watch::run(guard.clone(), cancel));
         Ok(guard)
@@ -168,6 +172,15 @@ impl Guard {
     /// The file locks.
     pub fn locks(&self) -> &Locks {
         &self.inner.locks
+    }
+
+    /// The rules.
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
     }
 
     /// Changes from now on. After `Lagged`, read [`Guard::told`] and [`Locks::list`] again.

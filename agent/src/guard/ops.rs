@@ -47,16 +47,24 @@ impl Guard {
                 let by = who.decider(by).ok_or_else(|| {
                     WireError::new(ErrorCode::Forbidden, "A supervised session cannot answer approvals.")
                 })?;
-                if answer.remember.is_some() {
-                    return Err(WireError::new(
-                        ErrorCode::Invalid,
-                        "This agent keeps no rules yet. Allow it this once.",
-                    ));
-                }
+                // What cannot be a rule is refused before it is allowed.
+                let rule = match answer.remember {
+                    Some(remember) => {
+                        Some(self.rule_of(&self.approvals().get(approval).await?, remember).await?)
+                    }
+                    None => None,
+                };
+                let label = by.label.clone();
                 let decided = self.approvals().decide(approval, input_sha256, answer, by).await?;
+                if let Some(rule) = rule {
+                    self.keep_rule(rule, &label).await?;
+                }
                 Ok(Reply::Approval { approval: Box::new(decided) })
             }
             Op::LockList {} | Op::LockAcquire { .. } | Op::LockRelease { .. } => self.lock_op(op, who).await,
+            Op::PolicyList {} | Op::PolicyAdd { .. } | Op::PolicyRemove { .. } => {
+                self.policy_op(op, who).await
+            }
             other => Ok(self.supervisor().execute(other, &who.caller()).await),
         }
     }

@@ -1,5 +1,7 @@
 //! Rules of the policy that people have made.
 
+use std::path::Path;
+
 use claudenest_shared::policy::PolicyRule;
 use sqlx::Row;
 
@@ -22,6 +24,20 @@ impl Store {
                 Ok(serde_json::from_str(&text)?)
             })
             .collect()
+    }
+
+    /// The rules in `data_dir`, without changing anything: for commands while no daemon runs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn peek_rules(data_dir: &Path) -> Result<Vec<PolicyRule>, StoreError> {
+        let Some(store) = Self::reader(data_dir).await? else { return Ok(Vec::new()) };
+        let rules = store.rules().await;
+        store.close().await;
+        rules
     }
 
     /// Writes a new rule.

@@ -264,6 +264,9 @@ impl Supervisor {
             Op::ApprovalList { .. }
             | Op::ApprovalGet { .. }
             | Op::ApprovalDecide { .. }
+            | Op::PolicyList {}
+            | Op::PolicyAdd { .. }
+            | Op::PolicyRemove { .. }
             | Op::LockList {}
             | Op::LockAcquire { .. }
             | Op::LockRelease { .. } => {

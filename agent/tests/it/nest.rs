@@ -112,7 +112,8 @@ impl Nest {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let store = Store::open(&paths.data_dir).await.unwrap();
         let supervisor = Supervisor::start(settings, store.clone(), &tasks, cancel.clone()).await.unwrap();
-        let guard = Guard::start(supervisor.clone(), store, &tasks, cancel.clone()).await.unwrap();
+        let guard =
+            Guard::start(supervisor.clone(), store, Vec::new(), &tasks, cancel.clone()).await.unwrap();
         let served = control::serve(bound, guard.clone(), Arc::new(NoLinks), tasks.clone(), cancel.clone());
         tasks.spawn(served);
         Daemon { supervisor, guard, socket: paths.control_socket(), tasks, cancel }

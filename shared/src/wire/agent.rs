@@ -13,6 +13,7 @@ use crate::history::{HistoryChunk, HistoryMatch, HistoryOutcome, HistoryPosition
 use crate::id::{ApprovalId, LockId, MachineId, SessionId, WriterId};
 use crate::lock::{Lock, LockEnd, LockKind};
 use crate::machine::{GoodbyeReason, MachineFacts};
+use crate::policy::{KnownRule, PolicyRule};
 use crate::session::{SessionInfo, SessionSpec, TermSize};
 use crate::time::UnixMs;
 
@@ -140,6 +141,18 @@ pub enum Op {
         #[serde(default)]
         by: Option<String>,
     },
+    /// Rules of the policy, in the order in which they are kept. From this machine only. Answer: `rules`.
+    PolicyList {},
+    /// Adds a rule, for people on this machine only. Answer: `done`.
+    PolicyAdd {
+        /// The rule.
+        rule: Box<PolicyRule>,
+    },
+    /// Removes a rule that does not stand in the configuration file, for people on this machine only. Answer: `done`.
+    PolicyRemove {
+        /// Its name.
+        name: String,
+    },
     /// Locks that are held. Answer: `locks`.
     LockList {},
     /// Takes a lock: for a person, so that no session may write there, or for the session that asks on the control
@@ -231,6 +244,11 @@ pub enum Reply {
         approvals: Vec<Approval>,
         /// True if there are more than the limit.
         is_cut: bool,
+    },
+    /// Rules of the policy.
+    Rules {
+        /// The rules.
+        rules: Vec<KnownRule>,
     },
     /// Locks.
     Locks {

@@ -4,6 +4,7 @@
 //! not understood. Without a matching rule nothing is said, and Claude Code's own rules decide; high risk asks.
 
 mod matching;
+mod ops;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +12,7 @@ use claudenest_shared::approval::{Remember, RuleScope};
 use claudenest_shared::id::SessionId;
 pub use claudenest_shared::policy::{PolicyEffect as Effect, PolicyRule};
 use claudenest_shared::time::UnixMs;
+pub use ops::project_of;
 use serde_json::Value;
 
 use super::risk::{Assessment, Risk, Scope};
@@ -156,33 +158,22 @@ impl Policy {
         }
         Ok(is_known)
     }
+}
 
-    /// Makes an allow rule of an act that a person has just allowed: this command, this tool on this file, this tool. Returns its name.
-    ///
-    /// # Errors
-    /// [`PolicyError`]: what is not understood cannot become a rule.
-    ///
-    /// # Cancel safety
-    /// As [`Policy::add`].
-    pub async fn remember(
-        &self,
-        act: &Act<'_>,
-        remember: Remember,
-        id: &str,
-        now: UnixMs,
-    ) -> Result<String, PolicyError> {
-        let rule = remembered(act, remember, id, now)?;
-        // A rule that does not cover its own act would be a promise that is not kept.
-        if decide([&rule].into_iter(), act, now).effect != Some(Effect::Allow) {
-            return Err(PolicyError::Rule(
-                "This cannot be allowed for good: its words are computed when it runs, or it has too many parts to be looked at. Allow it this once."
-                    .to_owned(),
-            ));
-        }
-        let name = rule.name.clone();
-        self.add(rule, now).await?;
-        Ok(name)
+/// The allow rule of an act that a person allows for good: this command, this tool on this file, this tool. Not added yet.
+///
+/// # Errors
+/// [`PolicyError::Rule`]: what is not understood cannot become a rule.
+pub fn rule_of(act: &Act<'_>, remember: Remember, id: &str, now: UnixMs) -> Result<PolicyRule, PolicyError> {
+    let rule = remembered(act, remember, id, now)?;
+    // A rule that does not cover its own act would be a promise that is not kept.
+    if decide([&rule].into_iter(), act, now).effect != Some(Effect::Allow) {
+        return Err(PolicyError::Rule(
+            "This cannot be allowed for good: its words are computed when it runs, or it has too many parts to be looked at. Allow it this once."
+                .to_owned(),
+        ));
     }
+    Ok(rule)
 }
 
 fn remembered(act: &Act<'_>, remember: Remember, id: &str, now: UnixMs) -> Result<PolicyRule, PolicyError> {

@@ -212,7 +212,9 @@ async fn what_is_remembered_survives_and_can_be_removed() {
     let act =
         Act { tool: "Bash", input: &input, assessment: &assessment, session: session(), scope: scope() };
     let remember = Remember { scope: RuleScope::Project, duration_s: Some(60) };
-    let name = policy.remember(&act, remember, "ab12", NOW).await.unwrap();
+    let made = rule_of(&act, remember, "ab12", NOW).unwrap();
+    let name = made.name.clone();
+    policy.add(made, NOW).await.unwrap();
     assert_eq!(policy.decide(&act, NOW).effect, Some(Effect::Allow));
     assert_eq!(policy.decide(&act, UnixMs(NOW.0 + 60_000)).effect, Some(Effect::Ask), "its time is over");
     let again = Policy::open(Vec::new(), store.clone()).await.unwrap();
@@ -223,10 +225,7 @@ async fn what_is_remembered_survives_and_can_be_removed() {
     let assessment = assess("Bash", &input, &scope());
     let act =
         Act { tool: "Bash", input: &input, assessment: &assessment, session: session(), scope: scope() };
-    assert!(
-        matches!(policy.remember(&act, remember, "cd34", NOW).await, Err(PolicyError::Rule(_))),
-        "not understood"
-    );
+    assert!(matches!(rule_of(&act, remember, "cd34", NOW), Err(PolicyError::Rule(_))), "not understood");
 }
 
 #[test]
