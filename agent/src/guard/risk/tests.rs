@@ -185,3 +185,59 @@ fn the_corpus_gets_the_risks_it_must() {
         assert!(counts[class] >= 3, "{class}");
     }
 }
+
+#[test]
+fn every_reason_is_documented() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/GUARD.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    for reason in Reason::ALL {
+        let row = format!("| `{}` | {} | {} |", reason.word(), reason.risk().as_str(), reason.text());
+        assert!(text.contains(&row), "docs/GUARD.md lacks: {row}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_it_panic_or_take_long(text in "\\PC{0,400}", spice in proptest::collection::vec("[$`'\"(){}<>|&;\\\\\n\\[\\]*~=#! a-z-]{0,12}", 0..60)) {
+        for command in [text.clone(), spice.concat(), format!("{text}{}", spice.join(&text[..text.chars().next().map_or(0, char::len_utf8)]))] {
+            let assessment = bash(&command);
+            let fault = assessment.notes.iter().any(|note| note.word == Reason::NotAssessed.word());
+            proptest::prop_assert!(!fault, "{command:?}");
+        }
+    }
+}
+
+/// Long and deep inputs are bounded by counting, not by a clock; the time is a wide margin above what was measured.
+#[test]
+fn long_and_deep_commands_are_bounded() {
+    let deep = |open: &str, close: &str| format!("{}x{}", open.repeat(8_000), close.repeat(8_000));
+    for command in [
+        "a ".repeat(32_000),
+        "a;".repeat(32_000),
+        "a&&".repeat(20_000) + "a",
+        "a|".repeat(32_000) + "a",
+        "a<b".repeat(20_000),
+        "a $(b ".repeat(35) + &")".repeat(35),
+        "eval 'a $(b $(c $(d ".repeat(6),
+        "$(".repeat(30_000),
+        deep("$(", ")"),
+        deep("(", ")"),
+        deep("{ ", "; }"),
+        "\"".repeat(60_000),
+        "'".repeat(60_001),
+        "`".repeat(60_001),
+        "<<A ".repeat(15_000),
+        "bash -c '".repeat(6_000),
+        "if x; then ".repeat(5_000),
+        "[[ ".repeat(20_000),
+        "x".repeat(200_000),
+    ] {
+        let start = std::time::Instant::now();
+        let assessment = bash(&command);
+        let took = start.elapsed();
+        let fault = assessment.notes.iter().any(|note| note.word == Reason::NotAssessed.word());
+        println!("{:?}… {} bytes: {took:?}", &command[..8], command.len());
+        assert!(!fault && assessment.risk >= Risk::Medium, "{:?}", &command[..8]);
+        assert!(took < std::time::Duration::from_secs(30), "{:?}… took {took:?}", &command[..8]);
+    }
+}

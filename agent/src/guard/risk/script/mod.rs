@@ -21,7 +21,7 @@ pub(super) use word::{UNKNOWN, Word};
 
 /// Commands within commands (`bash -c "bash -c …"`) are followed this far.
 const MAX_DEPTH: usize = 6;
-/// The parser reports progress every some hundred steps; real commands need a few reports, this many take about 20 ms.
+/// The parser reports progress every some hundred steps; real commands need few; this bounds the hostile ones.
 const MAX_PARSER_REPORTS: usize = 20_000;
 
 pub(super) fn assess(command: &str, scope: &Scope<'_>, out: &mut Assessment) {

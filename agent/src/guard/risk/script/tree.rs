@@ -8,12 +8,14 @@ use tree_sitter::{Node, Tree};
 use super::walk::{Facts, Redirect, Simple, Walk};
 use super::{PartRole, Reason, Word, program};
 
-/// Nesting of one script's tree that is followed.
-const MAX_NESTING: usize = 100;
+/// Nesting that is followed, scripts within scripts included: a level takes some kilobytes of stack, and threads have two megabytes.
+const MAX_NESTING: usize = 40;
+/// Lists and pipelines hang below each other, one level for each command; far more than can be understood.
+const MAX_CHAIN: usize = 400;
 
 /// Judges the commands of a parsed script.
 pub(super) fn run(walk: &mut Walk<'_>, text: &str, depth: usize, role: PartRole, tree: &Tree) -> Facts {
-    Script { walk, text, depth, role }.block(tree.root_node())
+    Script { walk, text, depth, role, chain: 0 }.block(tree.root_node())
 }
 
 /// How a command is joined to the one before it.
@@ -38,6 +40,7 @@ struct Script<'w, 'a, 't> {
     text: &'t str,
     depth: usize,
     role: PartRole,
+    chain: usize,
 }
 
 impl<'t> Script<'_, '_, 't> {
@@ -53,6 +56,11 @@ impl<'t> Script<'_, '_, 't> {
     }
 
     fn flatten_children(&mut self, node: Node<'t>, first: Join, items: &mut Vec<Item<'t>>) {
+        if self.chain >= MAX_CHAIN {
+            self.walk.give_up(Reason::TooDeep);
+            return;
+        }
+        self.chain += 1;
         let mut join = first;
         let mut cursor = node.walk();
         for child in node.children(&mut cursor) {
@@ -72,6 +80,7 @@ impl<'t> Script<'_, '_, 't> {
                 }
             }
         }
+        self.chain -= 1;
     }
 
     fn flatten(&mut self, node: Node<'t>, join: Join, items: &mut Vec<Item<'t>>) {

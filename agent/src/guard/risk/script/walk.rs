@@ -108,9 +108,7 @@ impl<'a> Walk<'a> {
             return Facts::default();
         };
         let has_error = tree.root_node().has_error();
-        let nesting = std::mem::take(&mut self.nesting);
         let facts = tree::run(self, text, depth, role, &tree);
-        self.nesting = nesting;
         if has_error {
             self.give_up(Reason::NotParsed);
             self.pieces(text, depth);
