@@ -8,8 +8,10 @@ use claudenest_shared::risk::{Risk, RiskNote};
 use claudenest_shared::session::SessionInfo;
 
 use super::Guard;
+use super::policy;
 use super::risk::{self, Assessment, Scope};
 use crate::claude::answer::ToolCall;
+use crate::supervisor;
 
 /// What happens to the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -48,6 +50,19 @@ impl Guard {
             notes: assessment.notes.clone(),
         };
         let cwd = working_directory(info, call);
+        let ruling = {
+            let scope =
+                Scope { cwd: &cwd, project: policy::project_of(&cwd), home: self.inner.home.as_deref() };
+            let (tool, input, session) = (&call.tool, &call.input, info.id);
+            let act = policy::Act { tool, input, assessment: &assessment, session, scope };
+            self.policy().decide(&act, supervisor::now().wall)
+        };
+        if ruling.effect == Some(policy::Effect::Deny) {
+            judgement.effect = Some(Effect::Deny);
+            judgement.why = ruling.why.clone();
+            judgement.for_claude = Some(ruling.why);
+            return judgement;
+        }
         if let Err(refusal) = self.locks().write(info.id, &info.name, &cwd, &assessment.writes).await {
             judgement.effect = Some(Effect::Deny);
             judgement.why = match refusal.to_wire().code {
@@ -71,7 +86,10 @@ impl Guard {
                 "What it writes cannot be known before, and {} is locked by another one.",
                 conflict.path.display()
             );
-        } else if assessment.risk == Risk::High {
+        } else if ruling.effect == Some(policy::Effect::Ask) && !ruling.rules.is_empty() {
+            judgement.effect = Some(Effect::Ask);
+            judgement.why = ruling.why;
+        } else if assessment.risk == Risk::High && ruling.effect != Some(policy::Effect::Allow) {
             judgement.effect = Some(Effect::Ask);
             judgement.why = match assessment.notes.first() {
                 Some(note) => format!("High risk: {}.", note.text),

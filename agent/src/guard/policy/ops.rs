@@ -26,7 +26,7 @@ impl Guard {
         match op {
             Op::PolicyAdd { rule } => {
                 self.policy().add((*rule).clone(), supervisor::now().wall).await.map_err(wire)?;
-                self.write_down("rule_added", &rule, label).await?;
+                self.write_rule_down("rule_added", &rule, label).await?;
                 Ok(Reply::Done {})
             }
             Op::PolicyRemove { name } => {
@@ -47,7 +47,7 @@ impl Guard {
                     ));
                 }
                 self.policy().remove(&name).await.map_err(|error| wire(error.into()))?;
-                self.write_down("rule_removed", &rule, label).await?;
+                self.write_rule_down("rule_removed", &rule, label).await?;
                 Ok(Reply::Done {})
             }
             _ => {
@@ -57,7 +57,12 @@ impl Guard {
         }
     }
 
-    async fn write_down(&self, kind: &'static str, rule: &PolicyRule, by: &str) -> Result<(), WireError> {
+    async fn write_rule_down(
+        &self,
+        kind: &'static str,
+        rule: &PolicyRule,
+        by: &str,
+    ) -> Result<(), WireError> {
         let body = json!({"rule": rule, "by": by});
         let line = AuditEntry { at: supervisor::now().wall, kind, session: rule.session, body };
         self.store().append_audit(&line).await.map_err(|error| wire(error.into()))
@@ -104,7 +109,7 @@ impl Guard {
     /// As [`super::Policy::add`].
     pub(in crate::guard) async fn keep_rule(&self, rule: PolicyRule, by: &str) -> Result<(), WireError> {
         self.policy().add(rule.clone(), supervisor::now().wall).await.map_err(wire)?;
-        self.write_down("rule_added", &rule, by).await
+        self.write_rule_down("rule_added", &rule, by).await
     }
 }
 
