@@ -7,9 +7,6 @@ mod browser;
 pub(crate) mod history;
 mod writer;
 
-#[cfg(test)]
-mod tests;
-
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,3 +147,6 @@ fn accept(
     }
     Ok(upgrade)
 }
+
+#[cfg(test)]
+mod tests;
