@@ -1,6 +1,6 @@
 // Past output in the browser: the time line, jumps, search, keys, a machine that is away, and exports in a real player.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -165,6 +165,38 @@ test("the relay's copy is replayed and searched while the machine is away, in Fr
   } finally {
     await world.do("run_daemon");
   }
+  assert.deepEqual(page.errors, []);
+  await page.context().close();
+});
+
+test("a live session whose output is not being recorded says so with what to do, until recording goes on", async () => {
+  const go = join(world.work, "go");
+  const until = (step) => `until [ -e '${go}${step}' ]; do sleep 0.05; done`;
+  const more = "printf 'more\\r\\n'";
+  await world.agent("session", "new", "--mode", "shell", "--name", "unkept", "--dir", world.work, "--", "-c", [
+    "printf 'begun\r\n'", until(1), more, until(2), more, until(3), "exit 0",
+  ].join("; "));
+  await world.agent("session", "wait", "unkept", "--for", "running");
+  const sessions = join(world.home, "data/sessions");
+  const id = await idOf("unkept");
+  const entry = readdirSync(sessions, { recursive: true }).find((path) => path.includes(id) && path.endsWith("/recording"));
+  const recording = join(sessions, entry);
+
+  const page = await logIn(browser, world);
+  await page.goto("/sessions/unkept");
+  await page.waitForFunction((id) => window.__claudenest?.sessions[id]?.()?.screen.join("").includes("begun"), id);
+  const bar = page.getByTestId("recording-problem");
+  assert.equal(await bar.count(), 0);
+  renameSync(recording, `${recording}.away`);
+  writeFileSync(`${go}1`, "");
+  await bar.waitFor();
+  assert.match(await bar.innerText(), /not being recorded now.*Make room there, and recording goes on by itself/s);
+  await shoot(page, "session-not-recorded");
+  renameSync(`${recording}.away`, recording);
+  writeFileSync(`${go}2`, "");
+  await bar.waitFor({ state: "detached" });
+  writeFileSync(`${go}3`, "");
+  await world.agent("session", "wait", "unkept");
   assert.deepEqual(page.errors, []);
   await page.context().close();
 });

@@ -302,8 +302,6 @@ export const en = {
       "There is no past output of this session here: {machine} is away, and this relay keeps no copy of what it prints. When it is back, its recording can be replayed.",
     noneHow:
       "To have a copy here next time, put this line into the agent's config.toml on {machine} and restart its agent. What is printed may hold secrets; keystrokes are never in it.",
-    notRecorded:
-      "What this session prints is not being recorded now: the disk of {machine} is full or cannot be written. The session goes on, and recording does too when there is room.",
     run: "Run",
     search: "Search in this recording",
     searchLabel: "Text that was on the screen",
@@ -321,6 +319,8 @@ export const en = {
     skipIdle: "Skip pauses",
   },
   session: {
+    notRecorded:
+      "What this session prints is not being recorded now: the disk of {machine} is full or cannot be written. The session goes on. Make room there, and recording goes on by itself; until then, output will be missing in replays.",
     notFound: "There is no session called “{key}” here. It was forgotten, or belongs to another account.",
     live: "live",
     reviewing: "reviewing history",

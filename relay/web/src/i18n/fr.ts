@@ -305,8 +305,6 @@ export const fr: Messages = {
       "Il n'y a pas d'ancienne sortie de cette session ici : {machine} est absente, et ce relais ne garde pas de copie de ce qu'elle affiche. À son retour, son enregistrement pourra être relu.",
     noneHow:
       "Pour avoir une copie ici la prochaine fois, ajoutez cette ligne au config.toml de l'agent sur {machine} et redémarrez-le. Ce qui s'affiche peut contenir des secrets ; les frappes n'y sont jamais.",
-    notRecorded:
-      "Ce que cette session affiche n'est pas enregistré en ce moment : le disque de {machine} est plein ou inaccessible en écriture. La session continue, et l'enregistrement aussi dès qu'il y a de la place.",
     run: "Exécution",
     search: "Chercher dans cet enregistrement",
     searchLabel: "Texte qui était à l'écran",
@@ -324,6 +322,8 @@ export const fr: Messages = {
     skipIdle: "Sauter les pauses",
   },
   session: {
+    notRecorded:
+      "Ce que cette session affiche n’est pas enregistré en ce moment : le disque de {machine} est plein ou inaccessible en écriture. La session continue. Libérez-y de la place et l’enregistrement reprendra de lui-même ; d’ici là, des sorties manqueront dans les relectures.",
     notFound:
       "Aucune session ne s’appelle « {key} » ici. Elle a été oubliée, ou appartient à un autre compte.",
     live: "en direct",
