@@ -111,7 +111,7 @@ test("what a program wants to copy is copied by a person's click, by each viewer
   await page.bringToFront();
   await page.evaluate((id) => window.__claudenest.type(id, "two"), id);
   await text(page).filter({ hasText: "cargo publish⟨U+202E⟩⟨U+200B⟩ <img src=x onerror=alert(1)>⏎[201~rm -rf ~⏎" }).waitFor();
-  assert.match(await page.getByTestId("copy-offer").textContent(), /59 characters.*2 lines.*2 of them invisible/s);
+  assert.match(await page.getByTestId("copy-offer").textContent(), /59 characters.*2 of them invisible.*2 lines/s);
   await shoot(page, "copy-offer");
   await page.getByTestId("copy-offer-take").click();
   await page.getByTestId("copy-offer").waitFor({ state: "detached" });
