@@ -2,8 +2,8 @@
 
 use memchr::{memchr, memchr3};
 
+use super::super::screen::columns;
 use super::{C1_LEAD, DEL, ENQ, ESC, blank};
-use crate::session::screen::columns;
 
 /// Marks that one character may carry: a flag of a region has the most that is in use, six tags. A cell of xterm.js 6.0
 /// takes any number, and 262,144 of them on one cell kept a page busy for 1.8 s.

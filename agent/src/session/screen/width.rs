@@ -105,7 +105,7 @@ const HIGH_WIDE: &[u32] = &[
 ];
 
 /// Columns of a character: 0, 1 or 2.
-pub(in crate::session) fn width(code: u32) -> u32 {
+pub fn width(code: u32) -> u32 {
     match code {
         0..32 => 0,
         32..127 => 1,
