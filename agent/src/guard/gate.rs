@@ -137,6 +137,11 @@ impl Guard {
         }
         match judgement.effect {
             None => HookOutput::default(),
+            // A rule speaks of tools: a question has to be answered, and a plan to be read.
+            Some(Effect::Allow) if kind_of(&call.tool) == ApprovalKind::Tool && !is_planning(input) => {
+                HookOutput::allow_tool(&judgement.why, None)
+            }
+            Some(Effect::Allow) => HookOutput::default(),
             Some(Effect::Deny) => {
                 HookOutput::deny_tool(judgement.for_claude.as_deref().unwrap_or(&judgement.why))
             }
@@ -251,6 +256,11 @@ impl Guard {
         let tool_use = call.tool_use.clone();
         self.approvals().seen(session, Observation::Ran { tool_use, input_sha256: digest }).await;
     }
+}
+
+/// True while Claude Code may only read and plan: no rule lets it do more.
+fn is_planning(input: &Value) -> bool {
+    input.get("permission_mode").and_then(Value::as_str) == Some("plan")
 }
 
 fn kind_of(tool: &str) -> ApprovalKind {

@@ -21,6 +21,8 @@ pub(super) enum Effect {
     Deny,
     /// A person has to say so.
     Ask,
+    /// A rule allows it: no dialog is shown for it.
+    Allow,
 }
 
 /// What is thought of a call.
@@ -51,8 +53,8 @@ impl Guard {
         };
         let cwd = working_directory(info, call);
         let ruling = {
-            let scope =
-                Scope { cwd: &cwd, project: policy::project_of(&cwd), home: self.inner.home.as_deref() };
+            let project = policy::project_of(&cwd);
+            let scope = Scope { cwd: &cwd, project, home: self.inner.home.as_deref() };
             let (tool, input, session) = (&call.tool, &call.input, info.id);
             let act = policy::Act { tool, input, assessment: &assessment, session, scope };
             self.policy().decide(&act, supervisor::now().wall)
@@ -89,7 +91,10 @@ impl Guard {
         } else if ruling.effect == Some(policy::Effect::Ask) && !ruling.rules.is_empty() {
             judgement.effect = Some(Effect::Ask);
             judgement.why = ruling.why;
-        } else if assessment.risk == Risk::High && ruling.effect != Some(policy::Effect::Allow) {
+        } else if ruling.effect == Some(policy::Effect::Allow) {
+            judgement.effect = Some(Effect::Allow);
+            judgement.why = ruling.why;
+        } else if assessment.risk == Risk::High {
             judgement.effect = Some(Effect::Ask);
             judgement.why = match assessment.notes.first() {
                 Some(note) => format!("High risk: {}.", note.text),

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use claudenest_shared::approval::{Approval, ApprovalKind, ApprovalState, DeciderKind, Verdict};
+use claudenest_agent::guard::Who;
+use claudenest_shared::approval::{
+    Answer, Approval, ApprovalKind, ApprovalState, DeciderKind, Remember, RuleScope, Verdict,
+};
 use claudenest_shared::id::SessionId;
 use claudenest_shared::session::{PermissionMode, SessionInfo, SessionMode, SessionSpec};
 use claudenest_shared::wire::agent::{Op, Reply};
@@ -118,6 +121,47 @@ async fn what_the_command_line_allows_runs_and_is_seen_to_run() {
     for kind in ["gate", "asked", "decided", "ran", "applied"] {
         assert!(audit.contains(kind), "{kind}: {audit}");
     }
+    ends(&daemon, &info).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn always_allow_asks_no_second_time_and_a_deny_rule_needs_no_person() {
+    let push = ("Bash", json!({"command": "git push origin main", "description": "d"}));
+    let Some((nest, _mock)) = nest(&uses(&[touch("made-it"), touch("made-it"), push])).await else { return };
+    let daemon = nest.start().await;
+    let (code, said) = cli(
+        &nest,
+        &["policy", "add", "no-push", "deny", "--command", "git push", "--reason", "A person pushes here."],
+    );
+    assert!(code == 0, "{said}");
+    let info = session(&nest, &daemon, SessionMode::Interactive).await;
+    let asked = approval(&daemon, info.id, "that waits", is(ApprovalState::Pending)).await;
+    let answer = Answer {
+        verdict: Verdict::Allow,
+        reason: None,
+        answers: None,
+        remember: Some(Remember { scope: RuleScope::Project, duration_s: Some(7200) }),
+    };
+    let decide = Op::ApprovalDecide {
+        approval: asked.id,
+        input_sha256: asked.input_sha256.clone(),
+        answer,
+        by: Some("alice@example.com".into()),
+    };
+    let reply = daemon.guard.execute(decide, &Who::Relay).await;
+    assert!(matches!(reply, Reply::Approval { .. }), "{reply:?}");
+    // The same command again runs by the rule that was made of the answer; the push does not run, by the other.
+    daemon.shows(info.id, "All done.").await;
+    let all = daemon.guard.told().await.unwrap();
+    let asks = all.iter().filter(|approval| approval.session == info.id).count();
+    assert_eq!(asks, 1, "{all:#?}");
+    let requests = std::fs::read_to_string(nest.dir.path().join("requests.jsonl")).unwrap();
+    assert!(requests.contains("A person pushes here."), "the model was told");
+    let (code, rules) = cli(&nest, &["policy", "show"]);
+    assert!(code == 0 && rules.contains("no-push") && rules.contains("touch made-it"), "{rules}");
+    let (code, audit) = cli(&nest, &["audit", "show", "--json"]);
+    assert!(code == 0 && audit.contains("alice@example.com") && audit.contains("\"allow\""), "{audit}");
     ends(&daemon, &info).await;
     daemon.stop().await;
 }
