@@ -4,6 +4,8 @@
 //! then what is not seen (tab stops, modes, colours), then what moves the cursor (saved cursor, scroll region, origin
 //! mode), and last the cursor. Where the next mark may join the last character, that character is written last of all.
 
+mod cut;
+
 use std::fmt::Write;
 
 use super::buffer::{Buffer, Saved, default_tabs};
@@ -14,7 +16,6 @@ use super::cell::{
 use super::modes::{Keyboard, SoftModes};
 use super::sgr::UNDERLINE_RESET;
 use super::terminal::Terminal;
-use super::width::width;
 
 /// A link that nobody will see; the number of none.
 const ANY_LINK: u32 = u32::MAX;
@@ -194,6 +195,7 @@ impl Writer<'_> {
                 self.text.push_str("\x1b[X");
             }
         }
+        self.cut_characters(buffer);
         let mut here = None;
         for (at, row) in rows.iter().enumerate() {
             let is_continued = at > 0 && row.is_wrapped && !is_forced[at];
@@ -240,11 +242,11 @@ impl Writer<'_> {
             if cell.width() == 0 && cell.has_content() && self.joinable {
                 self.go_to(at, col);
             }
-            if let [wide, last] = &row.cells[col..]
-                && wide.width() == 2
-                && !last.is_second_half()
-            {
-                return self.cut_character(at, col, wide, last);
+            if row.is_cut(col) {
+                self.text.push_str("\x1b[2C");
+                self.joinable = false;
+                col += 2;
+                continue;
             }
             self.pen(cell.pen());
             let columns = self.cell(cell, row.cells.get(col + 1));
@@ -262,30 +264,6 @@ impl Writer<'_> {
         }
         self.terminal.push_text(cell, &mut self.text);
         cell.width().max(1) as usize
-    }
-
-    /// A character of two columns whose second one holds another: made by lines that do not wrap, at their end only.
-    fn cut_character(&mut self, row: usize, col: usize, wide: &Cell, last: &Cell) {
-        let mut text = String::new();
-        self.terminal.push_text(wide, &mut text);
-        let marks = text.char_indices().nth(1).map_or("", |(at, _)| &text[at..]);
-        let first = &text[..text.len() - marks.len()];
-        let columns = first.chars().next().map_or(0, |first| width(u32::from(first)));
-        self.joinable = false;
-        if columns == 2 && last.has_content() && wide.pen() == last.pen() {
-            self.pen(wide.pen());
-            let _ = write!(self.text, "\x1b[?7l{text}");
-            self.terminal.push_text(last, &mut self.text);
-            return self.text.push_str("\x1b[?7h");
-        }
-        // Otherwise a mark gave it the width of a character that did not fit any more.
-        self.go_to(row, col + 1);
-        self.pen(last.pen());
-        self.cell(last, None);
-        self.pen(wide.pen());
-        self.go_to(row, col + usize::from(columns == 0));
-        let (first, marks) = if columns == 0 { ("", text.as_str()) } else { (first, marks) };
-        let _ = write!(self.text, "\x1b[?7l{first}日{marks}\x1b[?7h");
     }
 
     /// Blank cells with a background. The cursor is behind them afterwards, unless they reach the end of the row.
@@ -412,15 +390,21 @@ impl Writer<'_> {
             (terminal.joinable > 0).then(|| buffer.x.checked_sub(terminal.joinable as usize)).flatten();
         // A wide character that found no room is not written: the cursor stands on another one then.
         let joined = joined.filter(|x| row.cells[*x].width() == terminal.joinable);
-        let is_behind = buffer.x >= row.cells.len();
-        if joined.is_none() && is_behind {
+        let cols = row.cells.len();
+        let is_behind = buffer.x >= cols;
+        let is_behind_cut = is_behind && row.is_cut(cols - 2) && (joined.is_none() || !soft.wrap);
+        if is_behind_cut {
+            self.cut_character(y, &row.cells[cols - 2], &row.cells[cols - 1]);
+        } else if joined.is_none() && is_behind {
             // Only writing the last cell again brings a terminal into "wraps at the next character".
             self.last_cell(y, row);
         }
         self.pen_and_charsets(buffer);
         match joined {
             Some(x) => {
-                self.go_to(y, x);
+                if !is_behind_cut {
+                    self.go_to(y, x);
+                }
                 if soft.insert {
                     let _ = write!(self.text, "\x1b[{}P\x1b[4h", terminal.joinable);
                 }
@@ -438,6 +422,10 @@ impl Writer<'_> {
                 }
                 if !soft.wrap {
                     self.text.push_str("\x1b[?7l");
+                    if terminal.joinable == 2 && buffer.x + 1 == cols && row.width(cols - 2) < 2 {
+                        // It finds no room here either, and a mark joins the one before.
+                        self.text.push('日');
+                    }
                 }
             }
         }
@@ -557,6 +545,9 @@ fn shown(row: &Row) -> usize {
 
 /// True if writing the one row and then the other makes the terminal wrap.
 fn runs_over(row: &Row, next: &Row) -> bool {
+    if row.has_cuts() || next.has_cuts() {
+        return false;
+    }
     let first = &next.cells[0];
     let starts = first.has_content() && first.width() > 0;
     let is_full = row.cells.last().is_some_and(|last| !is_erased(last));
