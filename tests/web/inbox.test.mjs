@@ -194,6 +194,36 @@ test("identical asks of two sessions stand together and are answered together", 
   for (const name of ["twin-a", "twin-b"]) assert.match(await answered.filter({ hasText: name }).innerText(), /alice@example\.com/);
 });
 
+test("high risk wants the button held; a click is not enough", async () => {
+  await world.do("script_mock", {
+    scenario: {
+      turns: [
+        { content: [{ type: "tool_use", name: "Bash", input: { command: "rm -rf /no-such-nest", description: "Clear the nest" } }] },
+        { content: ["Cleared."] },
+      ],
+      after: { content: ["Nothing more."] },
+    },
+  });
+  await page.goto("/inbox");
+  await world.agent("session", "new", "--name", "risky", "--dir", world.work, "--permission-mode", "default", "--prompt", "Clear it.");
+  const ask = asks(page).filter({ hasText: "no-such-nest" });
+  await ask.waitFor();
+  assert.equal(await ask.locator("[data-risk]").getAttribute("data-risk"), "high");
+  const allow = ask.getByTestId("ask-allow");
+  await allow.click();
+  assert.equal(await ask.getAttribute("data-state"), "pending");
+  const box = await allow.boundingBox();
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
+  const pressed = Date.now();
+  await page.mouse.down();
+  const answered = page.getByTestId("answered-ask").filter({ hasText: "no-such-nest" });
+  await answered.waitFor();
+  const held = Date.now() - pressed;
+  await page.mouse.up();
+  assert.ok(held >= 800, `answered after ${held} ms`);
+  assert.equal(await answered.getAttribute("data-state"), "applied");
+});
+
 test("a lock is taken and given back on the locks page, and other pages follow", async () => {
   await page.goto("/locks");
   const other = await page.context().newPage();
