@@ -37,6 +37,8 @@ const STACK_BYTES: usize = 256 * 1024;
 const DRAIN_IDLE: Duration = Duration::from_millis(300);
 /// How long a grandchild that goes on writing can delay the exit.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// How long a write that is under way can delay the exit: a terminal that nobody reads takes nothing more.
+const WRITE_LIMIT: Duration = Duration::from_millis(200);
 /// The recorder looks this long after output that is not on disk: what a crash of the machine may cost.
 const RECORD_INTERVAL: Duration = Duration::from_millis(50);
 /// Marks that wait for a disk that is full: those of 40 s of busy output.
@@ -518,6 +520,11 @@ fn reap(shared: &Shared, address: &Address) {
         if state.core.head() != head {
             (head, quiet_since) = (state.core.head(), Instant::now());
         }
+    }
+    // Input that a thread is writing is in the terminal or not; who typed it is told which, not that nobody was there.
+    let since = Instant::now();
+    while state.is_writing && since.elapsed() < WRITE_LIMIT {
+        state = shared.wait_for(state, Duration::from_millis(1));
     }
     let offset = state.core.head();
     state.core.end(HolderExit { offset, exit, at });
