@@ -240,6 +240,18 @@ describe("an attachment", () => {
     expect(attachment.position?.offset).toBe(9_009);
   });
 
+  it("shows all of what was there when it came, if nothing follows, however long that takes", async () => {
+    vi.useFakeTimers({ toFake: ["Date", "performance"] });
+    const { wire, term, ordered } = make();
+    const history = `${"\x1bc".repeat(2_000)}history`;
+    wire.attached(null, { head: history.length });
+    wire.frame(FrameKind.Output, 0, bytes(history));
+    vi.advanceTimersByTime(1_000);
+    await parsed(ordered);
+    expect(wire.sent.filter((message) => message.type === "attach")).toHaveLength(1);
+    expect(row(term, 0)).toBe("history");
+  });
+
   it("gives up what a flood left behind although nothing comes any more, but never in a page that wants all", async () => {
     vi.useFakeTimers({ toFake: ["Date", "performance"] });
     const left = `${"\x1bc".repeat(2_000)}flood`;

@@ -151,7 +151,7 @@ export class Attachment {
     this.#session = uuidBytes(options.session);
     this.#window = 0;
     this.position = options.from ?? null;
-    options.terminal.onSlice = () => this.#keepUp();
+    options.terminal.onSlice = () => this.#keepUp(false);
     this.#unsubscribe = options.socket.onState((state) => {
       if (state.phase === "open") this.#attach();
       else this.#lostSocket();
@@ -370,7 +370,7 @@ export class Attachment {
         this.#options.writer?.acknowledged(offset, code);
         // What waits was printed before the key was pressed, as far as the person can tell.
         this.#typedAt = performance.now();
-        this.#keepUp();
+        this.#keepUp(false);
         break;
       }
     }
@@ -391,7 +391,7 @@ export class Attachment {
       this.#hole();
       return;
     }
-    if (this.#keepUp()) return;
+    if (this.#keepUp(true)) return;
     const start = this.position;
     this.#isFirst = false;
     if (!this.#isLive && offset >= this.#head) {
@@ -456,12 +456,15 @@ export class Attachment {
 
   /**
    * Where the terminal is behind: gives up what it has not parsed, and asks for the screen as it is now. Answers whether.
-   * A snapshot that is on its way or not parsed yet is waited for: there is never more than one skip in the time that
+   * `isMore` says that output follows now. A snapshot that is on its way or not parsed yet is waited for: there is never more than one skip in the time that
    * this takes and the terminal then falls behind anew.
    */
-  #keepUp(): boolean {
+  #keepUp(isMore: boolean): boolean {
     const { position } = this;
-    if (!position || this.status.phase !== "live" || !this.#isBehind(position.offset)) return false;
+    if (!position || this.status.phase !== "live") return false;
+    // What was there when this page came is shown whole, unless more follows.
+    const shown = position.offset - (isMore ? 0 : this.#options.terminal.waitingBytes);
+    if (!this.#isBehind(shown)) return false;
     const dropped = this.#options.terminal.drop();
     this.#skippedFrom ??= position.offset - dropped;
     this.position = null;
