@@ -171,7 +171,16 @@ test("a phone's keyboard covers neither keys nor composer, and never resizes the
   await world.fakeSession("phone", "raw; print ready; size; exit 0");
   const wide = await logIn(browser, world, { viewport: desktop });
   const id = await openSession(wide, world, "phone");
-  await wide.waitForFunction((id) => window.__claudenest.sessions[id]().size.cols > 120, id);
+  // The page has all of its bars, and the terminal has kept its size since: the first one may be of a page without them.
+  await wide.waitForFunction(
+    (id) => {
+      const { cols, rows } = window.__claudenest.sessions[id]().size;
+      const text = `${cols}x${rows}`;
+      if (window.sizeSeen?.text !== text) window.sizeSeen = { text, at: performance.now() };
+      return cols > 120 && performance.now() - window.sizeSeen.at > 1_000;
+    },
+    id,
+  );
   const { size } = await probe(wide, id);
   const page = await logIn(browser, world, { viewport: phone, isMobile: true, hasTouch: true });
   await openSession(page, world, "phone");

@@ -82,10 +82,15 @@ impl World {
                 std::fs::write(&broken, "#!/no/such/interpreter\n")?;
                 std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
                 self.agent.use_claude(&broken)?;
+                // It cannot say its version either; without this nothing would be tried at all.
+                self.agent.set_env("CLAUDENEST_AGENT_UNGUARDED", "warn");
+                self.agent.stop_daemon()?;
+                self.agent.run_daemon()?;
             }
             "use_claude" => {
                 let target = if text("which")? == "real" { real_claude()? } else { program("fake_claude") };
                 self.agent.use_claude(&target)?;
+                self.agent.set_env("CLAUDENEST_AGENT_UNGUARDED", "refuse");
                 self.agent.stop_daemon()?;
                 self.agent.run_daemon()?;
             }
