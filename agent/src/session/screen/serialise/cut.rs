@@ -7,10 +7,10 @@
 
 use std::fmt::Write;
 
+use super::super::buffer::Buffer;
+use super::super::cell::{Cell, Row};
+use super::super::width::width;
 use super::Writer;
-use crate::session::screen::buffer::Buffer;
-use crate::session::screen::cell::{Cell, Row};
-use crate::session::screen::width::width;
 
 impl Row {
     /// True if the column holds a wide character whose second column holds something else.
