@@ -299,6 +299,11 @@ impl InputCore {
         ids.into_iter().flat_map(|id| self.drop_from(id, 0, ErrorCode::SessionEnded, now)).collect()
     }
 
+    /// True if input of this writer has reached the child.
+    pub(super) fn has_applied(&self, id: u64) -> bool {
+        self.writers.get(&id).is_some_and(|writer| writer.acked > 0)
+    }
+
     /// When [`Self::pump`] has to be called although nothing happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (holder, since) = self.paste?;

@@ -309,7 +309,15 @@ impl SessionHandle {
     /// # Errors
     /// If the session has ended.
     pub fn open_writer(&self, open: WriterOpen) -> Result<(Writer, u64), WireError> {
-        self.shared.check_alive()?;
+        // Whose input has reached the child learns how much of it, also when the child has ended since: it must not be
+        // told that what was delivered was not.
+        let is_known = {
+            let core = self.shared.lock();
+            !core.is_closed && core.input.has_applied(open.writer.0)
+        };
+        if !is_known {
+            self.shared.check_alive()?;
+        }
         Ok(Writer::open(&self.shared, open))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use claudenest_shared::code::ErrorCode;
 use claudenest_shared::wire::frame::FLAG_MORE;
 use claudenest_shared::wire::limits::MAX_INPUT_BYTES;
 
@@ -116,5 +117,28 @@ async fn a_megabyte_between_marks_stays_whole_beside_somebody_who_types() {
     let at = all.windows(paste.len()).position(|window| window == paste).expect("the paste in one piece");
     let keys = [&all[..at], &all[at + paste.len()..]].concat();
     assert_eq!(String::from_utf8(keys).unwrap(), typed);
+    daemon.finish(&run).await;
+}
+
+/// The daemon is killed when a key has made the child end, and its acknowledgement was lost with it: the next daemon knows
+/// that the key was delivered, although the child is gone.
+#[tokio::test]
+async fn a_key_that_ended_the_child_counts_as_delivered_for_the_next_daemon() {
+    let run = shell("stty raw -echo; printf ready; head -c 1 > typed; exit 7");
+    run.start().await;
+    let daemon = Daemon::connect(&run).await;
+    let mut viewer = Viewer::from_start(&daemon).await;
+    viewer.until(b"ready").await;
+    assert_eq!(viewer.writer(9, false).await, 0);
+    viewer.input_as(1, 0, b"x");
+    daemon.kill().await;
+    let mut daemon = Daemon::connect(&run).await;
+    daemon.until_exit().await;
+    let mut viewer = Viewer::from_start(&daemon).await;
+    assert_eq!(viewer.writer(9, false).await, 1);
+    viewer.input_as(1, 0, b"x");
+    assert_eq!(viewer.until_ack(1).await, None);
+    viewer.input_as(2, 0, b"y");
+    assert_eq!(viewer.until_ack(2).await, Some(ErrorCode::SessionEnded));
     daemon.finish(&run).await;
 }

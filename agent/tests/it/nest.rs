@@ -66,8 +66,9 @@ impl Nest {
         use std::os::unix::fs::PermissionsExt;
         let mut nest = Self::new();
         let path = nest.dir.path().join("claude");
-        // What it is asked about itself it does not answer: the script is for sessions.
-        std::fs::write(&path, format!("#!/bin/sh\n[ \"$1\" = --version ] && exit\n{script}\n")).unwrap();
+        // Asked about itself it says nothing, unless the script does: scripts are for sessions.
+        let silent = if script.contains("--version") { "" } else { "[ \"$1\" = --version ] && exit\n" };
+        std::fs::write(&path, format!("#!/bin/sh\n{silent}{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         nest.claude = Some(path);
         nest
