@@ -267,7 +267,13 @@ async fn one_owner_decides_the_size() {
     }
     assert_eq!(daemon.handle.info_part().size_owner.as_deref(), Some("writer 1"));
     let sizes: Vec<u16> = browser.sizes.iter().map(|(_, size)| size.cols).collect();
-    assert_eq!(sizes, [80, 100, 90, 100]);
+    assert_eq!(
+        sizes,
+        [80, 100, 90, 100],
+        "{:?} {:?}",
+        browser.sizes,
+        String::from_utf8_lossy(&browser.bytes)
+    );
     daemon.finish(&run).await;
 }
 
